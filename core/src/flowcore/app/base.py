@@ -1,0 +1,160 @@
+"""What the three kinds of app share: a function, what was said at its decoration, and how a call becomes a task."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
+
+from flowcore.dataflow import calls, loader
+from flowcore.dataflow.lineup import ALL
+
+if TYPE_CHECKING:
+    from flowcore.dataflow.futures import AppFuture
+    from flowcore.dataflow.kernel import DataFlowKernel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NO_DEFAULT: Final = (inspect.Parameter.empty, None)
+
+
+class App(Generic[P, R]):
+    """A function whose calls are tasks: calling it gives an `AppFuture` at once.
+
+    Attributes:
+        func: the function that was decorated.
+        executors: 'all', or the labels of the executors that may run it.
+        cache: whether the result of an equal earlier call will do.
+        ignore_for_cache: names of parameters that do not count for being equal.
+    """
+
+    join = False
+
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        *,
+        data_flow_kernel: DataFlowKernel | None = None,
+        executors: str | Sequence[str] = ALL,
+        cache: bool = False,
+        ignore_for_cache: Sequence[str] | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.func = function
+        self.executors = _checked_labels(executors)
+        self.cache = _checked_flag(cache)
+        self.ignore_for_cache = _checked_names(ignore_for_cache)
+        self.data_flow_kernel = data_flow_kernel
+        if data_flow_kernel is not None:
+            data_flow_kernel.check_labels(self.executors)
+        parameters = inspect.signature(function).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        declared = {parameter.name: parameter.default for parameter in parameters}
+        positions = {
+            parameter.name: number
+            for number, parameter in enumerate(parameters)
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name in calls.SPECIAL_KEYWORDS
+        }
+        self._positions = positions
+        self._first_special = min(positions.values(), default=len(declared))
+        self._defaults = {
+            name: default
+            for name, default in declared.items()
+            if name in calls.SPECIAL_KEYWORDS and not any(default is nothing for nothing in _NO_DEFAULT)
+        }
+        self.accepted = frozenset(declared) & calls.SPECIAL_KEYWORDS
+        """The keywords for flowcore that the function also takes itself."""
+        undeclared = calls.SPECIAL_KEYWORDS - self.accepted
+        self._drops = frozenset(calls.RESOURCE_KEYWORDS) - self.accepted if takes_any else undeclared
+        self._target = self.target()
+
+    def target(self) -> Callable[..., Any]:
+        """Return what an executor runs in the function's place."""
+        return CoroutineCall(self.func) if inspect.iscoroutinefunction(self.func) else self.func
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
+        """Submit a call; raises what `DataFlowKernel.submit` raises."""
+        kernel = self.data_flow_kernel or loader.dfk()
+        keywords: dict[str, Any] = kwargs
+        positional: Sequence[Any] = args
+        if len(args) > self._first_special:
+            positional, keywords = self._name_specials(args, kwargs)
+        if self._defaults:
+            keywords = {**self._defaults, **keywords}
+        return kernel.submit(
+            self._target_of(keywords) if keywords else self._target,
+            positional,
+            self.executors,
+            self.cache,
+            self.ignore_for_cache,
+            keywords,
+            self.join,
+            self._drops,
+        )
+
+    def _target_of(self, _keywords: dict[str, Any]) -> Callable[..., Any]:
+        """Return what an executor runs for a call with these keywords."""
+        return self._target
+
+    def _name_specials(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Pass by keyword what was passed by position from the first parameter for flowcore on."""
+        names = list(inspect.signature(self.func).parameters)
+        first = self._first_special
+        if len(args) > len(names):
+            return args, kwargs  # the function itself will complain, in the task
+        return args[:first], {**dict(zip(names[first:], args[first:], strict=False)), **kwargs}
+
+    def __get__(self, instance: object, _owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {getattr(self, '__name__', self.func)}>"
+
+
+class CoroutineCall:
+    """Runs a coroutine function to its end, in an event loop of its own.
+
+    Args:
+        function: an `async def` function.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__name__: str = getattr(function, "__name__", "coroutine")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the coroutine's result."""
+        return asyncio.run(self.function(*args, **kwargs))
+
+
+def _checked_labels(executors: Any) -> str | tuple[str, ...]:
+    if executors == ALL:
+        return ALL
+    if isinstance(executors, str):
+        message = f"executors={executors!r}: pass a list of labels, [{executors!r}], or 'all'"
+        raise TypeError(message)
+    labels = tuple(executors) if isinstance(executors, (list, tuple, set, frozenset)) else None
+    if not labels or not all(isinstance(label, str) for label in labels):
+        message = f"executors={executors!r}: pass 'all' or a list with at least one label"
+        raise TypeError(message)
+    return labels
+
+
+def _checked_flag(cache: Any) -> bool:
+    if not isinstance(cache, bool):
+        message = f"cache={cache!r}: pass True or False"
+        raise TypeError(message)
+    return cache
+
+
+def _checked_names(names: Any) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        message = f"ignore_for_cache={names!r}: pass a list of parameter names"
+        raise TypeError(message)
+    return tuple(names)

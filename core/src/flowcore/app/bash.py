@@ -1,0 +1,76 @@
+"""`@bash_app`: the function returns a command line, which runs on an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, overload
+
+from flowcore.app.base import App
+from flowcore.app.shell import BashCall
+
+if TYPE_CHECKING:
+    from flowcore.dataflow.kernel import DataFlowKernel
+
+P = ParamSpec("P")
+
+
+class BashApp(App[P, int]):
+    """A function whose calls run the command line that it returns; results are the exit code 0."""
+
+    def target(self) -> Callable[..., Any]:
+        """Return what makes and runs the command line."""
+        handled = BashCall.OPTIONS - self.accepted
+        self._drops -= handled
+        return BashCall(self.func, self.accepted)
+
+
+@overload
+def bash_app(function: Callable[P, str]) -> BashApp[P]: ...
+@overload
+def bash_app(
+    function: None = None,
+    data_flow_kernel: DataFlowKernel | None = None,
+    cache: bool = False,
+    executors: str | Sequence[str] = "all",
+    ignore_for_cache: Sequence[str] | None = None,
+) -> Callable[[Callable[P, str]], BashApp[P]]: ...
+def bash_app(
+    function: Callable[..., str] | None = None,
+    data_flow_kernel: DataFlowKernel | None = None,
+    cache: bool = False,
+    executors: str | Sequence[str] = "all",
+    ignore_for_cache: Sequence[str] | None = None,
+) -> Any:
+    """Turn a function that returns a command line into an app; with or without parentheses.
+
+        @bash_app
+        def compress(path: str, stdout: str | None = None) -> str:
+            return f"gzip -c {path}"
+
+    The function runs on the executor, and so does its command, with /bin/bash in a process group that ends with it.
+    A call's future gives 0, or raises `BashExitFailure`, `MissingOutputs` (a file of `outputs` is not there) or
+    `AppTimeout`. Besides the keywords of `python_app` calls take `stdout` and `stderr`: a path (appended to), a
+    (path, mode) pair, a `File`, or `AUTO_LOGNAME`.
+
+    Args:
+        function: the function, where there are no parentheses.
+        data_flow_kernel: the run that calls belong to; None for the loaded one.
+        cache: whether an equal earlier call that went well will do.
+        executors: 'all', or the labels of the executors that may run it.
+        ignore_for_cache: names of parameters that do not count for being equal.
+
+    Raises:
+        TypeError: at decoration, for an option of the wrong type.
+        ValueError: at decoration, for a label that `data_flow_kernel` does not have.
+    """
+
+    def decorate(decorated: Callable[..., str]) -> BashApp[...]:
+        return BashApp(
+            decorated,
+            data_flow_kernel=data_flow_kernel,
+            cache=cache,
+            executors=executors,
+            ignore_for_cache=ignore_for_cache,
+        )
+
+    return decorate if function is None else decorate(function)

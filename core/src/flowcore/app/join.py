@@ -1,0 +1,75 @@
+"""`@join_app`: the function itself calls apps, and its result is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from flowcore.app.base import App
+
+if TYPE_CHECKING:
+    from flowcore.dataflow.kernel import DataFlowKernel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class JoinApp(App[P, R]):
+    """A function that runs in the script's own process, calls apps, and stands for the results of their futures."""
+
+    join = True
+
+
+@overload
+def join_app(function: Callable[P, Future[R]]) -> JoinApp[P, R]: ...
+@overload
+def join_app(function: Callable[P, Sequence[Future[R]]]) -> JoinApp[P, list[R]]: ...
+@overload
+def join_app(
+    function: None = None,
+    data_flow_kernel: DataFlowKernel | None = None,
+    cache: bool = False,
+    ignore_for_cache: Sequence[str] | None = None,
+) -> _JoinDecorator: ...
+def join_app(
+    function: Callable[..., Any] | None = None,
+    data_flow_kernel: DataFlowKernel | None = None,
+    cache: bool = False,
+    ignore_for_cache: Sequence[str] | None = None,
+) -> Any:
+    """Turn a function that returns a future, or a list of futures, into an app whose result is theirs.
+
+        @join_app
+        def fan_out(count: int) -> list[AppFuture[int]]:
+            return [square(number) for number in range(count)]
+
+    The function runs in a thread of the script's process once what it depends on is done, so that it can decide what
+    to call; nothing waits while the futures that it returned are on their way. One that fails gives a `JoinError`.
+
+    Args:
+        function: the function, where there are no parentheses.
+        data_flow_kernel: the run that calls belong to; None for the loaded one.
+        cache: whether the result of an equal earlier call will do.
+        ignore_for_cache: names of parameters that do not count for being equal.
+
+    Raises:
+        TypeError: at decoration, for an option of the wrong type.
+    """
+
+    def decorate(decorated: Callable[..., Any]) -> JoinApp[..., Any]:
+        return JoinApp(decorated, data_flow_kernel=data_flow_kernel, cache=cache, ignore_for_cache=ignore_for_cache)
+
+    return decorate if function is None else decorate(function)
+
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class _JoinDecorator(Protocol):
+        """`join_app(...)` with options: decorates either kind of function."""
+
+        @overload
+        def __call__(self, function: Callable[P, Future[R]], /) -> JoinApp[P, R]: ...
+        @overload
+        def __call__(self, function: Callable[P, Sequence[Future[R]]], /) -> JoinApp[P, list[R]]: ...

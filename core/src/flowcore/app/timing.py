@@ -1,0 +1,81 @@
+"""Hold a Python app to its walltime; runs where the task runs."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from flowcore.app.errors import AppTimeout
+
+
+class _WalltimeReachedError(BaseException):
+    """Raised inside the app's thread; no `except Exception` of the app's own may swallow it."""
+
+
+class TimedCall:
+    """A function that is interrupted when it has run for its walltime.
+
+    The interruption is an exception raised in the function's thread, so it comes as soon as the interpreter runs
+    Python code there. A function inside a long call of C code ends late; executors that honour `walltime` kill it.
+
+    Args:
+        function: what is called.
+        seconds: its walltime.
+    """
+
+    def __init__(self, function: Callable[..., Any], seconds: float) -> None:
+        self.function = function
+        self.seconds = seconds
+        functools.update_wrapper(self, function)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TimedCall, (self.function, self.seconds)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the function's result, or raise `AppTimeout`."""
+        deadline = _Deadline(self.seconds)
+        try:
+            deadline.begin()
+            try:
+                return self.function(*args, **kwargs)
+            finally:
+                deadline.end()
+        except _WalltimeReachedError:
+            message = (
+                f"{getattr(self.function, '__name__', self.function)} ran longer than its walltime of {self.seconds} s"
+            )
+            raise AppTimeout(message) from None
+
+
+class _Deadline:
+    """A timer that raises in the thread that began it, and never after that thread has ended it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._thread = ctypes.c_ulong(threading.get_ident())
+        self._lock = threading.Lock()
+        self._over = False
+        self._raised = False
+        self._timer = threading.Timer(seconds, self._raise)
+        self._timer.daemon = True
+        self._timer.name = "flowcore-walltime"
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._timer.start()
+
+    def end(self) -> None:
+        """Stop the clock; what was raised and has not arrived yet never will."""
+        with self._lock:
+            self._over = True
+            if self._raised:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+        self._timer.cancel()
+
+    def _raise(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._raised = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_WalltimeReachedError))

@@ -1,0 +1,1 @@
+"""Files as arguments of apps, and how they get to where a task runs."""

@@ -1,0 +1,515 @@
+"""The DataFlowKernel: takes calls of apps, works out their order, and sees every one of them to its end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from flowcore import registry
+from flowcore.app.errors import AppTimeout
+from flowcore.config import Config
+from flowcore.dataflow import calls, dependency_resolvers, exits, streams
+from flowcore.dataflow.errors import DependencyError, JoinError
+from flowcore.dataflow.futures import AppFuture, failures, representation
+from flowcore.dataflow.internal import InternalThreads
+from flowcore.dataflow.ledger import TaskLedger
+from flowcore.dataflow.lineup import Lineup, by_load, default_executors
+from flowcore.dataflow.memoization import BasicMemoizer, Memoizer
+from flowcore.dataflow.retries import may_run_again
+from flowcore.dataflow.rundirs import make_rundir
+from flowcore.dataflow.staging import Stager
+from flowcore.dataflow.tasks import States, TaskRecord
+from flowcore.dataflow.trampoline import Trampoline
+from flowcore.errors import ConfigurationError, ShutdownError
+from flowcore.executors.base import Executor, RunContext
+from flowcore.executors.errors import ExecutorError, WalltimeExceeded
+
+if TYPE_CHECKING:
+    from flowcore.executors.block import BlockExecutor
+    from flowcore.jobs.poller import JobStatusPoller
+
+logger = logging.getLogger(__name__)
+
+KILL_GRACE: Final = 3.0
+"""Seconds after its walltime at which an executor that honours `walltime` kills an app that did not end by itself."""
+
+CLEANUP_PATIENCE: Final = 60.0
+"""Seconds that a second caller of `cleanup` waits for the first one."""
+
+_NO_SPECIALS: Final[frozenset[str]] = frozenset()
+
+
+class DataFlowKernel:
+    """One run, from its configuration to its clean-up.
+
+    Every change of a task's state goes through `_enter`, which decides races: a task has one final state, and whoever
+    brings it there sets its future. No user code and no executor is ever called with the lock held.
+
+    Raises:
+        ConfigurationError: the run's folder cannot be made.
+        ExecutorError: an executor cannot start; those that had started are shut down again.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else Config()
+        self.run_id = str(uuid.uuid4())
+        self.run_dir = _new_rundir(self.config)
+        self.workflow_name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "interactive"
+        self.workflow_version = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._close_log = self.config.initialize_logging.open(self.run_dir)
+        self.monitoring = self.config.monitoring
+        self.job_status_poller: JobStatusPoller | None = None
+        self.memoizer: Memoizer = self.config.memoizer or _memoizer_of(self.config)
+        self._resolver = self.config.dependency_resolver or dependency_resolvers.DEEP_DEPENDENCY_RESOLVER
+        self._internal = InternalThreads(self.config.internal_tasks_max_threads)
+        self._stager = Stager(self._submit_staging, self)
+        self.data_manager = self._stager.data_manager
+        self._trampoline = Trampoline()
+        self._cleaned = threading.Event()
+        self._cleaner: int | None = None
+        self._observers = registry.observation_hooks(self.monitoring)
+        self._ledger = TaskLedger(self._observers, garbage_collect=self.config.garbage_collect)
+        self._lineup = Lineup(
+            RunContext(run_id=self.run_id, run_dir=self.run_dir, log_level=self.config.initialize_logging.level)
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        if self.config.usage_tracking or self.config.project_name:
+            logger.warning("usage_tracking and project_name have no effect: flowcore never calls home")
+        try:
+            self.memoizer.start(run_dir=self.run_dir, config_run_dir=Path(self.config.run_dir).absolute())
+            self.add_executors(self.config.executors or default_executors())
+        except BaseException:
+            self.cleanup()
+            raise
+        exits.watch(self)
+        logger.info("run %s in %s, executors: %s", self.run_id, self.run_dir, ", ".join(self.executors))
+        if self._observers is not None:
+            self._observers.run_started(self)
+
+    def add_executors(self, executors: Sequence[Executor]) -> None:
+        """Start further executors, whose labels differ from those there are.
+
+        Raises:
+            ConfigurationError: a label is taken.
+            ExecutorError: one cannot start.
+        """
+        for executor in executors:
+            self._lineup.add(executor)
+            if executor.scalable:
+                self._poller().add(cast("BlockExecutor", executor))
+
+    def _poller(self) -> JobStatusPoller:
+        if self.job_status_poller is None:
+            from flowcore.jobs.poller import JobStatusPoller
+
+            config = self.config
+            self.job_status_poller = JobStatusPoller(
+                strategy=config.strategy, max_idletime=config.max_idletime, strategy_period=config.strategy_period
+            )
+        return self.job_status_poller
+
+    # -- accept
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        app_args: Sequence[Any],
+        executors: str | Sequence[str] = "all",
+        cache: bool = False,
+        ignore_for_cache: Sequence[str] | None = None,
+        app_kwargs: Mapping[str, Any] | None = None,
+        join: bool = False,
+        drops: frozenset[str] = _NO_SPECIALS,
+    ) -> AppFuture[Any]:
+        """Take one call; callable from any thread.
+
+        Args:
+            func: what an executor runs.
+            app_args: its positional arguments; futures among them are awaited and replaced by their results.
+            executors: 'all', or the labels of those that may run it.
+            cache: whether an equal earlier call's result will do.
+            ignore_for_cache: keywords that do not count for being equal.
+            app_kwargs: its keyword arguments, those of `flowcore.dataflow.calls` included.
+            join: whether the result is a future, or a list of futures, whose results are meant.
+            drops: keywords that have their effect here and that `func` does not take.
+
+        Raises:
+            NoDataFlowKernelError: the kernel has been cleaned up.
+            ValueError: no executor has one of the labels.
+            InvalidResourceSpecification: a resource that nothing honours.
+        """
+        self._ledger.refuse_when_closed()
+        kwargs = dict(app_kwargs) if app_kwargs else {}
+        special = bool(kwargs) and not calls.SPECIAL_KEYWORDS.isdisjoint(kwargs)
+        specification = calls.take_resources(kwargs)
+        candidates = () if join else self._lineup.candidates(executors, specification)
+        walltime = calls.take_walltime(kwargs) if special else None
+        task = TaskRecord(
+            self,
+            func,
+            app_args,
+            kwargs,
+            candidates=candidates,
+            resource_specification=specification,
+            memoize=cache,
+            ignore_for_cache=() if ignore_for_cache is None else tuple(ignore_for_cache),
+            join=join,
+            walltime=walltime,
+            now=time.time(),
+        )
+        return self._accept(task, drops, special=special, stage=True)
+
+    def submit_internal(self, func: Callable[..., Any], args: Sequence[Any]) -> AppFuture[Any]:
+        """Run a small function on the kernel's own threads, as a task."""
+        return self._submit_own(func, args, {}, ())
+
+    def _submit_own(
+        self,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        candidates: tuple[Executor, ...],
+    ) -> AppFuture[Any]:
+        """Take a task that the kernel itself needs: nothing about it is special, and its files are left alone."""
+        self._ledger.refuse_when_closed()
+        task = TaskRecord(self, func, args, dict(kwargs), candidates=candidates, now=time.time())
+        return self._accept(task)
+
+    def _submit_staging(
+        self, label: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> AppFuture[Any]:
+        return self._submit_own(func, args, kwargs, (self.executors[label],))
+
+    def check_labels(self, labels: str | Sequence[str]) -> None:
+        """Refuse labels that no executor of the run has, with a `ValueError`."""
+        self._lineup.check(labels)
+
+    def _accept(
+        self, task: TaskRecord, drops: frozenset[str] = _NO_SPECIALS, *, special: bool = False, stage: bool = False
+    ) -> AppFuture[Any]:
+        future: AppFuture[Any] = AppFuture(task)
+        task.app_fu = future
+        self._ledger.number(task)
+        if special:
+            future.streams = streams.resolve(task, task.kwargs, self._autopath)
+        if stage:
+            self._stager.stage(task, special=special)
+        depends = dependency_resolvers.gather(self._resolver, task.args, task.kwargs)
+        if drops and special:
+            task.kwargs = {name: value for name, value in task.kwargs.items() if name not in drops}
+        self._ledger.register(task)
+        if depends:
+            self._await(task, depends)
+        else:
+            self._trampoline.run(self.launch_if_ready, task)
+        return future
+
+    def _await(self, task: TaskRecord, futures: Sequence[Future[Any]]) -> None:
+        """Have `dependency_done` called for the task once per future, and once for this method's own end."""
+        task.depends = futures
+        task.waiting = len(futures) + 1
+        for future in futures:
+            future.add_done_callback(task.dependency_done)
+        self.dependency_done(task)
+
+    def dependency_done(self, task: TaskRecord) -> None:
+        """Count one awaited future off; go on with the task when it was the last. Called from any thread."""
+        if self._ledger.count_off(task):
+            self._trampoline.run(self._joined if task.status is States.joining else self.launch_if_ready, task)
+
+    # -- launch
+
+    def launch_if_ready(self, task: TaskRecord) -> None:
+        """Hand the task to an executor if all that it depends on went well, else fail it."""
+        if task.status is not States.pending or task.waiting:
+            return
+        if task.depends:
+            errors = failures(task.depends)
+            if errors:
+                self._finish(task, States.dep_fail, error=DependencyError(errors, task.id))
+                return
+        try:
+            if task.depends:
+                task.args, task.kwargs = dependency_resolvers.unwrap(self._resolver, task.args, task.kwargs)
+                task.depends = ()
+            remembered = self.memoizer.check_memo(task) if task.memoize else None
+        except Exception as error:  # noqa: BLE001 - a resolver, a memoizer and what they call on user objects
+            self._finish(task, States.failed, error=error)
+            return
+        if remembered is None:
+            self._attempt(task)
+        else:
+            self._remember(task, remembered)
+
+    def _remember(self, task: TaskRecord, remembered: Future[Any]) -> None:
+        task.from_memo = True
+        error = remembered.exception()
+        if error is None:
+            self._finish(task, States.memo_done, result=remembered.result())
+        else:
+            self._finish(task, States.failed, error=error)
+
+    def _attempt(self, task: TaskRecord) -> None:
+        if not self._ledger.enter(task, States.launched):
+            return
+        task.try_time_launched = time.time()
+        try:
+            attempt = self._hand_over(task)
+        except Exception as error:  # noqa: BLE001 - an executor's refusal is the attempt's outcome
+            self._attempt_failed(task, error)
+            return
+        task.exec_fu = attempt
+        if task.status is States.cancelled:
+            attempt.cancel()
+        attempt.add_done_callback(task.attempt_done)
+
+    def _hand_over(self, task: TaskRecord) -> Future[Any]:
+        func = task.func
+        if func is None:  # final by now: cancelled, or the run is over
+            raise ShutdownError(f"task {task.id} ended before it was handed over")
+        if not task.candidates:
+            task.executor = "internal"
+            return self._internal.submit(func, tuple(task.args), task.kwargs)
+        refusal: ExecutorError | None = None
+        for executor in by_load(task.candidates):
+            task.executor = executor.label
+            specification = task.resource_specification
+            if task.walltime is not None and "walltime" in executor.resource_keys:
+                specification = {"walltime": task.walltime + KILL_GRACE, **specification}
+            try:
+                return executor.submit(func, specification, *task.args, **task.kwargs)
+            except ExecutorError as error:  # out of order; another one may do
+                refusal = error
+        assert refusal is not None
+        raise refusal
+
+    # -- return
+
+    def handle_exec_update(self, task: TaskRecord, attempt: Future[Any]) -> None:
+        """Decide what a finished attempt means; the executor's thread calls this, through the task's callback."""
+        task.try_time_returned = time.time()
+        if attempt.cancelled():
+            self._finish(task, States.cancelled)
+            return
+        error = attempt.exception()
+        if error is not None:
+            self._attempt_failed(task, error)
+        elif task.join:
+            self._join(task, attempt.result())
+        else:
+            self._finish(task, States.exec_done, result=attempt.result())
+
+    def _attempt_failed(self, task: TaskRecord, error: BaseException) -> None:
+        if isinstance(error, WalltimeExceeded):
+            timeout = AppTimeout(str(error))
+            timeout.__cause__ = error
+            error = timeout
+        again, error = may_run_again(task, error, self.config)
+        if again and not self._ledger.closed and self._ledger.enter(task, States.fail_retryable):
+            task.try_id += 1
+            task.exec_fu = None
+            logger.info("task %d (%s) is run again after %r", task.id, task.func_name, error)
+            self._trampoline.run(self._attempt, task)
+        else:
+            self._finish(task, States.failed, error=error)
+
+    def _join(self, task: TaskRecord, joined: Any) -> None:
+        """Await what a join app's body returned."""
+        inner = [joined] if isinstance(joined, Future) else joined
+        if not isinstance(inner, list) or not all(isinstance(future, Future) for future in inner):
+            message = f"join_app body must return a Future or list of Futures, got {joined!r} of type {type(joined)}"
+            self._finish(task, States.failed, error=TypeError(message))
+            return
+        task.joins = joined
+        if self._ledger.enter(task, States.joining):
+            self._await(task, inner)
+
+    def _joined(self, task: TaskRecord) -> None:
+        joined = task.joins
+        inner = [joined] if isinstance(joined, Future) else joined
+        assert inner is not None
+        errors = failures(inner)
+        if errors:
+            self._finish(task, States.failed, error=JoinError(errors, task.id))
+        elif isinstance(joined, Future):
+            self._finish(task, States.exec_done, result=joined.result())
+        else:
+            self._finish(task, States.exec_done, result=[future.result() for future in inner])
+
+    def cancel(self, task: TaskRecord) -> bool:
+        """Cancel a task, from any thread; False where it is final, or runs where it cannot be stopped."""
+        status, attempt = task.status, task.exec_fu
+        if status is States.launched and attempt is not None:
+            return attempt.cancel()
+        if status is States.joining and task.joins is not None:
+            for future in [task.joins] if isinstance(task.joins, Future) else task.joins:
+                future.cancel()
+        return self._finish(task, States.cancelled) or task.status is States.cancelled
+
+    def _finish(
+        self, task: TaskRecord, state: States, *, result: Any = None, error: BaseException | None = None
+    ) -> bool:
+        """End the task and set its future; False where it had ended already."""
+        if not self._ledger.enter(task, state):
+            return False
+        task.time_returned = time.time()
+        if task.memoize and state is not States.memo_done and task.hashsum is not None:
+            self._memoize(task, state, result, error)
+        task.drop_inputs()
+        if state is States.cancelled:
+            task.app_fu.mark_cancelled()
+        elif error is None:
+            task.app_fu.set_result(result)
+        else:
+            task.app_fu.set_exception(error)
+        self._ledger.conclude(task)
+        return True
+
+    def _memoize(self, task: TaskRecord, state: States, result: Any, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                self.memoizer.update_memo_exception(task, error)
+            elif state is States.exec_done:
+                self.memoizer.update_memo_result(task, result)
+        except Exception:  # a checkpoint that cannot be written must not cost the result
+            logger.exception("the result of task %d could not be remembered", task.id)
+
+    # -- tell
+
+    @property
+    def executors(self) -> dict[str, Executor]:
+        """The executors by label; the kernel's own threads are none of them."""
+        return self._lineup.executors
+
+    @property
+    def tasks(self) -> dict[int, TaskRecord]:
+        """The records by task id; final ones only where `Config(garbage_collect=False)`."""
+        return self._ledger.tasks
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks there have been."""
+        return self._ledger.task_count
+
+    @property
+    def task_state_counts(self) -> dict[States, int]:
+        """How many tasks are in each state."""
+        return self._ledger.counts()
+
+    @property
+    def cleaned(self) -> bool:
+        """Whether the run has ended."""
+        return self._cleaned.is_set()
+
+    def unfinished_count(self) -> int:
+        """Count the tasks that are not final."""
+        return len(self._ledger.unfinished)
+
+    def log_task_states(self) -> None:
+        """Write one line to the log with how many tasks are in each state."""
+        counts = self.task_state_counts
+        logger.info("tasks: %s", ", ".join(f"{state.name} {count}" for state, count in counts.items() if count))
+
+    def wipe_task(self, task_id: int) -> None:
+        """Forget the record of a task, which goes on all the same."""
+        self.tasks.pop(task_id, None)
+
+    def render_future_description(self, dependency: Future[Any]) -> str:
+        """Name a future as the errors do: by its task where it has one."""
+        return representation(dependency)
+
+    # -- streams
+
+    def _autopath(self, task: TaskRecord, stream: str) -> Any:
+        choose = self.config.std_autopath or self.default_std_autopath
+        return choose(task, stream)
+
+    def default_std_autopath(self, task: TaskRecord, stream: str) -> str:
+        """Choose the file that `AUTO_LOGNAME` stands for, in the run's folder."""
+        return streams.default_std_autopath(self.run_dir, task, stream, task.kwargs.get("label"))
+
+    # -- end
+
+    def wait_for_current_tasks(self) -> None:
+        """Wait until all tasks that were submitted before this call are final, however they end."""
+        for task in self._ledger.left():
+            try:
+                task.app_fu.exception()
+            except CancelledError:
+                continue
+
+    def cleanup(self) -> None:
+        """End the run without waiting: every future is done afterwards, and nothing of the run is left running.
+
+        Unfinished tasks fail with a `ShutdownError`. Calling it again is harmless.
+        """
+        if not self._ledger.close():
+            if self._cleaner != threading.get_ident():
+                self._cleaned.wait(CLEANUP_PATIENCE)
+            return
+        self._cleaner = threading.get_ident()
+        try:
+            self._end()
+        finally:
+            exits.forget(self)
+            self._cleaned.set()
+
+    def _end(self) -> None:
+        if self.job_status_poller is not None:
+            self.job_status_poller.close()
+        self._trampoline.run(self._abandon, self._ledger.left())
+        self._lineup.shutdown()
+        self._internal.close()
+        self.memoizer.close()
+        self.log_task_states()
+        if self._observers is not None:
+            self._observers.run_finished(self)
+        self._close_log()
+
+    def _abandon(self, tasks: Sequence[TaskRecord]) -> None:
+        """Fail the tasks; on the trampoline, so that none of them fails because of another."""
+        for task in tasks:
+            message = f"task {task.id} ({task.func_name}) was {task.status.name} when its run ended"
+            self._finish(task, States.failed, error=ShutdownError(message))
+
+    def __enter__(self) -> DataFlowKernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.config.exit_mode == "skip":
+            return
+        try:
+            if self.config.exit_mode == "wait" and error is None:
+                self.wait_for_current_tasks()
+        finally:
+            with exits.uninterrupted():
+                self.cleanup()
+
+
+def _new_rundir(config: Config) -> Path:
+    try:
+        return make_rundir(config.run_dir)
+    except OSError as error:
+        message = f"run_dir={str(config.run_dir)!r}: the folder of the run cannot be made: {error}"
+        raise ConfigurationError(message) from error
+
+
+def _memoizer_of(config: Config) -> Memoizer:
+    return BasicMemoizer(
+        checkpoint_mode=config.checkpoint_mode,
+        checkpoint_files=config.checkpoint_files,
+        checkpoint_period=config.checkpoint_period,
+        memoize=config.app_cache,
+    )

@@ -1,0 +1,127 @@
+"""The executors of a run: they are started together, chosen among for every task, and shut down together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from flowcore import executors, resources
+from flowcore.config import check_labels
+from flowcore.errors import ConfigurationError, InvalidResourceSpecification
+from flowcore.executors.base import Executor, RunContext
+from flowcore.executors.errors import ExecutorError
+
+logger = logging.getLogger(__name__)
+
+ALL: Final = "all"
+"""Asks for any executor."""
+
+_FEWEST_SLOTS: Final = 1e-6
+
+
+class Lineup:
+    """The executors of a run, by label.
+
+    Args:
+        context: what each is told when it starts.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.executors: dict[str, Executor] = {}
+        self._context = context
+        self._known: dict[tuple[Any, frozenset[str]], tuple[Executor, ...]] = {}
+
+    def add(self, executor: Executor) -> None:
+        """Start an executor; tasks may go to it from now on.
+
+        Raises:
+            ConfigurationError: another one has its label.
+            ExecutorError: it cannot start; nothing of it is left.
+        """
+        check_labels([*self.executors.values(), executor])
+        try:
+            executor.start(self._context)
+        except Exception as error:
+            executor.shutdown()
+            if isinstance(error, ExecutorError):
+                raise
+            raise ExecutorError(executor, f"{type(error).__name__}: {error}") from error
+        self.executors[executor.label] = executor
+        self._known = {}
+
+    def shutdown(self) -> None:
+        """Shut all executors down, one's failure notwithstanding."""
+        for executor in self.executors.values():
+            try:
+                executor.shutdown()
+            except Exception:  # the others must be shut down all the same
+                logger.exception("executor %s did not shut down cleanly", executor.label)
+
+    def candidates(self, labels: str | Sequence[str], specification: Mapping[str, Any]) -> tuple[Executor, ...]:
+        """Return the executors with one of the labels that honour all keys of the specification.
+
+        Every distinct wish is worked out once.
+
+        Raises:
+            ValueError: a label that no executor has.
+            InvalidResourceSpecification: none of them honours all the keys.
+        """
+        wish = (labels if isinstance(labels, str) else tuple(labels), frozenset(specification))
+        found = self._known.get(wish)
+        if found is None:
+            found = self._known[wish] = self._work_out(*wish)
+        return found
+
+    def check(self, labels: str | Sequence[str]) -> None:
+        """Refuse labels that no executor has.
+
+        Raises:
+            ValueError: naming the label, and those there are.
+        """
+        if labels == ALL:
+            return
+        unknown = [label for label in labels if label not in self.executors]
+        if unknown:
+            there_are = ", ".join(map(repr, self.executors)) or "none"
+            message = (
+                f"app requested invalid executor {unknown[0]!r}\n  the labels of this run's executors: {there_are}"
+            )
+            raise ValueError(message)
+
+    def _work_out(self, labels: str | tuple[str, ...], keys: frozenset[str]) -> tuple[Executor, ...]:
+        self.check(labels)
+        named = [executor for label, executor in self.executors.items() if labels == ALL or label in labels]
+        found = tuple(executor for executor in named if keys <= executor.resource_keys)
+        if not found:
+            raise self._unhonoured(keys, named)
+        return found
+
+    def _unhonoured(self, keys: Collection[str], named: Sequence[Executor]) -> InvalidResourceSpecification:
+        offers = {label: executor.resource_keys for label, executor in self.executors.items()}
+        asked = [executor.label for executor in named]
+        missing = [key for key in keys if not any(key in executor.resource_keys for executor in named)]
+        return InvalidResourceSpecification(missing or sorted(keys), resources.unhonoured(keys, offers, asked))
+
+
+def by_load(candidates: tuple[Executor, ...]) -> Sequence[Executor]:
+    """Return the executors, that with the fewest outstanding tasks a slot first."""
+    if len(candidates) == 1:
+        return candidates
+    return sorted(candidates, key=lambda executor: executor.outstanding() / max(executor.slots(), _FEWEST_SLOTS))
+
+
+def default_executors() -> list[Executor]:
+    """Return what runs tasks where the configuration does not say: threads, else worker processes on this machine.
+
+    Raises:
+        ConfigurationError: neither is installed.
+    """
+    for name in ("ThreadPoolExecutor", "HighThroughputExecutor"):
+        try:
+            kind = getattr(executors, name)
+        except ImportError:
+            continue
+        return [kind()]
+    message = "no executor is installed\n  install one: pip install 'flowcore[threads]' or pip install 'flowcore[htex]'"
+    raise ConfigurationError(message)

@@ -1,0 +1,72 @@
+"""The run that apps belong to where nothing else is said: load it, look it up, wait for it, clear it."""
+
+from __future__ import annotations
+
+import threading
+
+from flowcore.config import Config
+from flowcore.dataflow import exits
+from flowcore.dataflow.kernel import DataFlowKernel
+from flowcore.errors import ConfigurationError, NoDataFlowKernelError
+
+_lock = threading.Lock()
+_loaded: DataFlowKernel | None = None
+
+
+def load(config: Config | None = None) -> DataFlowKernel:
+    """Start a run, and make it the one that apps belong to.
+
+    Args:
+        config: what the run is made of; None runs tasks in threads, or, where flowcore-threads is not installed, in
+            worker processes on this machine.
+
+    Returns:
+        The kernel; as a context manager it ends the run as `Config(exit_mode=)` says.
+
+    Raises:
+        ConfigurationError: a configuration is loaded already, or this one cannot work.
+        ExecutorError: an executor cannot start; nothing of the run is left then.
+    """
+    global _loaded
+    with _lock:
+        if _loaded is not None and not _loaded.cleaned:
+            message = "Config has already been loaded\n  end that run first, with flowcore.clear()"
+            raise ConfigurationError(message)
+        _loaded = DataFlowKernel(config)
+        return _loaded
+
+
+def dfk() -> DataFlowKernel:
+    """Return the kernel of the loaded run.
+
+    Raises:
+        NoDataFlowKernelError: nothing is loaded.
+    """
+    if _loaded is None:
+        message = "Must first load config\n  call flowcore.load() before apps are called"
+        raise NoDataFlowKernelError(message)
+    return _loaded
+
+
+def clear(*, wait: bool = True) -> None:
+    """End the loaded run and forget it, so that another can be loaded; without effect where nothing is loaded.
+
+    Args:
+        wait: whether its tasks are waited for first; False fails those that are unfinished with a `ShutdownError`.
+    """
+    global _loaded
+    with _lock:
+        kernel, _loaded = _loaded, None
+    if kernel is None:
+        return
+    try:
+        if wait:
+            kernel.wait_for_current_tasks()
+    finally:
+        with exits.uninterrupted():
+            kernel.cleanup()
+
+
+def wait_for_current_tasks() -> None:
+    """Wait until all tasks of the loaded run that were submitted before this call are final, however they end."""
+    dfk().wait_for_current_tasks()

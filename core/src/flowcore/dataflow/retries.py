@@ -1,0 +1,37 @@
+"""Decide whether a failed attempt is followed by another one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowcore.dataflow.errors import DependencyError
+from flowcore.errors import ShutdownError
+from flowcore.executors.errors import TaskLost
+
+if TYPE_CHECKING:
+    from flowcore.config import Config
+    from flowcore.dataflow.tasks import TaskRecord
+
+
+def may_run_again(task: TaskRecord, error: BaseException, config: Config) -> tuple[bool, BaseException]:
+    """Charge a failure to the budget that it belongs to.
+
+    A task that was lost with its process is charged to `lost_retries`; what the user's code raised costs 1, or what
+    `retry_handler` says, of `retries`.
+
+    Returns:
+        Whether the task is run again, and the error that stands if it is not.
+    """
+    if isinstance(error, (ShutdownError, DependencyError)):
+        return False, error
+    if isinstance(error, TaskLost):
+        task.lost_count += 1
+        return task.lost_count <= config.lost_retries, error
+    task.fail_count += 1
+    task.fail_history = [*(task.fail_history or ()), repr(error)]
+    try:
+        task.fail_cost += 1 if config.retry_handler is None else config.retry_handler(error, task)
+    except Exception as failure:  # noqa: BLE001 - the user's handler; its own error says more than the task's
+        failure.__context__ = error
+        return False, failure
+    return task.fail_cost <= config.retries, error

@@ -1,0 +1,178 @@
+"""The blocks of one executor: submitted, polled and cancelled through its provider, one call at a time."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+
+import attrs
+
+from flowcore.executors.errors import ScalingFailed
+from flowcore.executors.ledger import Ledger, Tally
+from flowcore.jobs.states import JobState, JobStatus
+from flowcore.providers.base import Provider
+from flowcore.providers.errors import SubmitException
+
+logger = logging.getLogger(__name__)
+
+
+class Blocks:
+    """The only caller of a provider. All methods may be called from any thread.
+
+    Args:
+        label: of the executor, for log lines and job names.
+        provider: where blocks come from.
+        command: returns the shell text for a block id.
+        connected: returns the ids of blocks that have, or had, a worker.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        provider: Provider,
+        command: Callable[[str], str],
+        connected: Callable[[], Collection[str]],
+    ) -> None:
+        self._label = label
+        self._provider = provider
+        self._command = command
+        self._connected = connected
+        self._calls = threading.Lock()  # held during calls of the provider; taken before `_lock`, never after
+        self._lock = threading.Lock()  # guards `_ledger`; nothing is called while it is held
+        self._ledger = Ledger()
+        self._open = True
+        self.silent_polls = 0  # status calls in a row that failed; written under `_calls`
+
+    def close(self) -> None:
+        """Submit nothing from now on."""
+        self._open = False
+
+    def live(self) -> list[str]:
+        """Return the ids of the blocks that have not ended, oldest first."""
+        with self._lock:
+            return list(self._ledger.live())
+
+    def draining(self) -> list[str]:
+        """Return the ids of the blocks that are to be cancelled when they have no task."""
+        with self._lock:
+            return [block_id for block_id, block in self._ledger.live().items() if block.draining]
+
+    def unsettled(self) -> list[str]:
+        """Return the ids of the jobs of which the provider has not said that they have ended."""
+        with self._lock:
+            return list(self._ledger.unsettled().values())
+
+    def statuses(self) -> dict[str, JobStatus]:
+        """Return what was last known of every block."""
+        with self._lock:
+            return self._ledger.statuses()
+
+    def tally(self) -> Tally:
+        """Count the blocks."""
+        with self._lock:
+            return self._ledger.tally()
+
+    def forget_ended(self) -> None:
+        """Drop what is known of blocks that have ended, and of failed status calls."""
+        with self._lock:
+            self._ledger.forget_ended()
+        with self._calls:
+            self.silent_polls = 0
+
+    def drain(self, n: int, idle: Mapping[str, float], min_idle: float | None) -> list[str]:
+        """Choose up to `n` blocks, as `Ledger.dispensable` orders them, and mark them as draining."""
+        connected = self._connected()
+        with self._lock:
+            chosen = self._ledger.dispensable(idle, connected, time.monotonic(), min_idle)[: max(n, 0)]
+            self._ledger.drain(chosen)
+        return chosen
+
+    def submit(self, n: int) -> dict[str, Exception | None]:
+        """Submit up to `n` blocks, as far as `max_blocks` allows; return their ids, with an error where refused."""
+        with self._lock:
+            room = self._provider.max_blocks - len(self._ledger.live())
+            wanted = min(n, room) if self._open else 0
+            block_ids = [self._ledger.reserve(time.monotonic()) for _ in range(wanted)]
+        return {block_id: self._submit(block_id) for block_id in block_ids}
+
+    def cancel(self, block_ids: Collection[str]) -> list[str]:
+        """Let the provider end these blocks, and return those that it agreed to end."""
+        with self._calls:
+            with self._lock:
+                live = self._ledger.live()
+                jobs = {i: block.job_id for i in block_ids if (block := live.get(i)) and block.job_id is not None}
+            if not jobs:
+                return []
+            try:
+                answers = self._provider.cancel(list(jobs.values()))
+                gone = [block_id for block_id, answer in zip(jobs, answers, strict=True) if answer]
+            except Exception as error:  # noqa: BLE001 - a provider is foreign code; the blocks stay, and are tried again
+                logger.warning("executor %s: cannot cancel jobs: %s", self._label, error)
+                return []
+            with self._lock:
+                for block_id in gone:
+                    self._ledger.scaled_in(block_id)
+        for block_id in gone:
+            logger.info("executor %s: block %s was cancelled", self._label, block_id)
+        return gone
+
+    def ask(self) -> Exception | None:
+        """Ask the provider about every job that may still change; return its failure if it does not answer."""
+        with self._calls:
+            with self._lock:
+                jobs = self._ledger.unsettled()
+            if not jobs:
+                return None
+            try:
+                answers = dict(zip(jobs, self._provider.status(list(jobs.values())), strict=True))
+            except Exception as error:  # noqa: BLE001 - a provider is foreign code, and may answer next time
+                self.silent_polls += 1
+                logger.warning("executor %s: no job status, time %d: %s", self._label, self.silent_polls, error)
+                return error
+            self.silent_polls = 0
+        self._record(answers)
+        return None
+
+    def _submit(self, block_id: str) -> Exception | None:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"flowcore.{self._label}.block-{block_id}")
+        try:
+            command = self._command(block_id)
+            with self._calls:
+                if not self._open:
+                    raise ScalingFailed(self._label, "it has been shut down")
+                job_id = self._provider.submit(command, 1, name)
+                if not job_id:
+                    raise SubmitException(name, "the provider gave no job id")
+                with self._lock:
+                    self._ledger.submitted(block_id, job_id)
+        except Exception as error:  # noqa: BLE001 - a provider is foreign code, and its failure is the block's status
+            status = JobStatus(JobState.FAILED, str(error), exit_code=getattr(error, "retcode", None))
+            with self._lock:
+                self._ledger.refused(block_id, status)
+            logger.warning("executor %s: block %s was refused: %s", self._label, block_id, error)
+            return error
+        logger.info("executor %s: block %s is job %s", self._label, block_id, job_id)
+        return None
+
+    def _record(self, answers: Mapping[str, JobStatus]) -> None:
+        ended = any(status.terminal for status in answers.values())
+        connected = self._connected() if ended else ()
+        for block_id, status in answers.items():
+            seen = _missing(status) if status.terminal and block_id not in connected else status
+            with self._lock:
+                changed = self._ledger.observe(block_id, seen)
+            if changed:
+                logger.info("executor %s: block %s is %s", self._label, block_id, seen)
+
+
+def _missing(status: JobStatus) -> JobStatus:
+    """Say that a job ended too early, and where to look for the reason."""
+    lines = [f"the job ended before a worker connected: {status}"]
+    if status.script_path is not None:
+        lines.append(f"job script: {status.script_path}")
+    if summary := status.stderr_summary:
+        lines.append(f"standard error: {summary.strip()}")
+    return attrs.evolve(status, state=JobState.MISSING, message="\n".join(lines))

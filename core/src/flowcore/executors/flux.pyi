@@ -1,0 +1,1 @@
+from flowcore_flux.executor import FluxExecutor as FluxExecutor

@@ -1,0 +1,1 @@
+from flowcore_htex.executor import HighThroughputExecutor as HighThroughputExecutor

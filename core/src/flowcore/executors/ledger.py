@@ -1,0 +1,151 @@
+"""What is known of an executor's blocks: a plain record without threads, clocks or side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import attrs
+
+from flowcore.jobs.states import JobState, JobStatus
+
+FAILED_STATES: Final = frozenset({JobState.FAILED, JobState.MISSING, JobState.TIMEOUT, JobState.CANCELLED})
+
+
+@attrs.define(eq=False)
+class Block:
+    """One block, from the moment its number is given out.
+
+    Attributes:
+        started: when it was submitted, on the clock of `time.monotonic`.
+        job_id: the provider's name for it; None while it is being submitted, and where that failed.
+        status: what was last known.
+        draining: it gets no new task, and is cancelled when it has none.
+        settled: the provider has nothing more to say about it.
+    """
+
+    started: float
+    job_id: str | None = None
+    status: JobStatus = attrs.field(factory=lambda: JobStatus(JobState.PENDING))
+    draining: bool = False
+    settled: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Tally:
+    """The blocks in numbers.
+
+    Attributes:
+        active: neither ended nor draining.
+        draining: on the way out, but still there.
+        ended: gone, for whatever reason.
+        failed_in_row: how many of the newest blocks ended though nobody asked them to.
+    """
+
+    active: int
+    draining: int
+    ended: int
+    failed_in_row: int
+
+
+class Ledger:
+    """The blocks by their ids, which are numbers in order of submission; a terminal state never changes."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, Block] = {}
+        self._next = 0
+
+    def reserve(self, now: float) -> str:
+        """Open a block that is about to be submitted, and return its id."""
+        block_id = str(self._next)
+        self._next += 1
+        self.blocks[block_id] = Block(started=now)
+        return block_id
+
+    def submitted(self, block_id: str, job_id: str) -> None:
+        """Record that the provider took the block."""
+        self.blocks[block_id].job_id = job_id
+
+    def refused(self, block_id: str, status: JobStatus) -> None:
+        """Record that the provider did not take the block: it ends before it began."""
+        block = self.blocks[block_id]
+        block.status = status
+        block.settled = True
+
+    def observe(self, block_id: str, status: JobStatus) -> bool:
+        """Record what the provider says; True where that changes the state."""
+        block = self.blocks.get(block_id)
+        if block is None or block.settled:
+            return False
+        block.settled = status.terminal
+        if block.status.terminal:
+            return False
+        changed = block.status.state is not status.state
+        block.status = status
+        return changed
+
+    def drain(self, block_ids: Collection[str]) -> None:
+        """Record that these blocks get no new task."""
+        for block_id in block_ids:
+            self.blocks[block_id].draining = True
+
+    def scaled_in(self, block_id: str) -> None:
+        """Record that the provider was told, and agreed, to end the block."""
+        block = self.blocks[block_id]
+        if not block.status.terminal:
+            block.status = attrs.evolve(block.status, state=JobState.SCALED_IN, message="no longer needed")
+
+    def forget_ended(self) -> None:
+        """Drop the blocks that have ended; their numbers are not given out again."""
+        self.blocks = {i: block for i, block in self.blocks.items() if not (block.status.terminal and block.settled)}
+
+    def live(self) -> dict[str, Block]:
+        """Return the blocks that have not ended, oldest first."""
+        return {block_id: block for block_id, block in self.blocks.items() if not block.status.terminal}
+
+    def unsettled(self) -> dict[str, str]:
+        """Return the job ids, by block, of which the provider has not yet said that they have ended."""
+        return {i: block.job_id for i, block in self.blocks.items() if block.job_id is not None and not block.settled}
+
+    def statuses(self) -> dict[str, JobStatus]:
+        """Return what was last known, by block id."""
+        return {block_id: block.status for block_id, block in self.blocks.items()}
+
+    def tally(self) -> Tally:
+        """Count the blocks."""
+        live = self.live().values()
+        draining = sum(block.draining for block in live)
+        ended = len(self.blocks) - len(live)
+        return Tally(active=len(live) - draining, draining=draining, ended=ended, failed_in_row=self._failed_in_row())
+
+    def dispensable(
+        self, idle: Mapping[str, float], connected: Collection[str], now: float, min_idle: float | None
+    ) -> list[str]:
+        """Return the blocks that could be cancelled, those that would be missed least first.
+
+        Blocks without a worker come first, then idle ones, longest first, then those that run tasks.
+
+        Args:
+            idle: seconds without a task of the connected blocks that have none.
+            connected: blocks that have, or had, a worker.
+            now: the time on the clock of `started`.
+            min_idle: leave out blocks that run tasks, or that have not been idle for longer than these seconds.
+        """
+        ranked: list[tuple[int, float, str]] = []
+        for block_id, block in self.live().items():
+            if block.draining or block.job_id is None:
+                continue
+            unconnected = block_id not in connected
+            seconds = now - block.started if unconnected else idle.get(block_id)
+            if min_idle is None or (seconds is not None and seconds > min_idle):
+                rank = 2 if seconds is None else 0 if unconnected else 1
+                ranked.append((rank, -(seconds or 0), block_id))
+        return [block_id for _, _, block_id in sorted(ranked)]
+
+    def _failed_in_row(self) -> int:
+        count = 0
+        for block in reversed(self.blocks.values()):
+            if block.status.state not in FAILED_STATES:
+                break
+            count += 1
+        return count

@@ -1,0 +1,1 @@
+from flowcore_mpi.executor import MPIExecutor as MPIExecutor

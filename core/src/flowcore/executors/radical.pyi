@@ -1,0 +1,2 @@
+from flowcore_radical.executor import RadicalPilotExecutor as RadicalPilotExecutor
+from flowcore_radical.executor import ResourceConfig as ResourceConfig

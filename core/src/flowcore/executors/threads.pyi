@@ -1,0 +1,1 @@
+from flowcore_threads.executor import ThreadPoolExecutor as ThreadPoolExecutor

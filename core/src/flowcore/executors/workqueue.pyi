@@ -1,0 +1,1 @@
+from flowcore_workqueue.executor import WorkQueueExecutor as WorkQueueExecutor

@@ -1,0 +1,103 @@
+"""Sessions of processes on this machine: who belongs to one, and how to end all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+KILL_BOUND: Final = 2.0
+"""Seconds that the kernel has to end a process after SIGKILL."""
+
+
+def session_members(session: int) -> list[int]:
+    """Return the processes of a session that still run, its leader excepted.
+
+    It reads /proc, and finds none where there is no /proc.
+    """
+    return [pid for pid in _process_ids() if pid != session and _session_of(pid) == session]
+
+
+def end_session(session: int, first: int, grace: float) -> None:
+    """End the members of a session, its leader excepted.
+
+    Args:
+        session: a session whose leader is a child of this process that has not been waited for, so that the
+            number cannot mean another one by now.
+        first: the signal that each is sent at once; 0 for none, where they have been told already.
+        grace: seconds that they have before SIGKILL.
+    """
+    for number, bound in ((first, grace), (signal.SIGKILL, KILL_BOUND)):
+        deadline = time.monotonic() + bound
+        while time.monotonic() < deadline and (members := _open_members(session)):
+            try:
+                _signal_and_wait(members, number, deadline)
+            finally:
+                for descriptor in members:
+                    os.close(descriptor)
+
+
+def describe_exit(returncode: int) -> str | None:
+    """Say in words how a process ended, None if it ended well; `returncode` is as `subprocess.Popen` has it."""
+    if returncode == 0:
+        return None
+    if returncode < 0:
+        return f"killed by {_signal_name(-returncode)}"
+    if returncode > 128 and returncode - 128 in signal.valid_signals():  # as shells report it
+        return f"its command was killed by {_signal_name(returncode - 128)}"
+    return "the job failed"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _process_ids() -> list[int]:
+    try:
+        return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def _session_of(pid: int) -> int | None:
+    """Return the session of a process that runs; None for one that has ended, a zombie included."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    state, session = fields[0], int(fields[3])
+    return None if state in "ZX" else session
+
+
+def _open_members(session: int) -> list[int]:
+    """Return descriptors of the members: unlike numbers they never come to mean another process."""
+    descriptors = []
+    for pid in session_members(session):
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            if _session_of(pid) == session:
+                descriptors.append(descriptor)
+            else:
+                os.close(descriptor)
+    return descriptors
+
+
+def _signal_and_wait(descriptors: list[int], number: int, deadline: float) -> None:
+    """Send a signal to each process, and wait until all have ended, or for `deadline`."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+        poll.register(descriptor, select.POLLIN)
+    left = len(descriptors)
+    while left and (seconds := deadline - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(seconds * 1000):
+            poll.unregister(descriptor)
+            left -= 1

@@ -1,0 +1,1 @@
+"""Runs multi-node MPI applications as flowcore tasks."""

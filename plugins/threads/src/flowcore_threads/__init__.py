@@ -1,0 +1,1 @@
+"""Runs flowcore tasks in a pool of threads of the user's process."""

@@ -1,0 +1,15 @@
+"""Announces the WorkQueueExecutor to flowcore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowcore.plugin import Component, hookimpl
+
+FLOWCORE_API = 1
+
+
+@hookimpl
+def flowcore_executors() -> Iterator[Component]:
+    """Offer the executor."""
+    yield Component("WorkQueueExecutor", "flowcore_workqueue.executor:WorkQueueExecutor", "Runs tasks on Work Queue.")
