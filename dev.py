@@ -46,8 +46,7 @@ def test(arguments: Sequence[str]) -> int:
     if not arguments and check([]):
         return 1
     with _no_process_left() as environment:
-        code = _call([_binary("pytest"), "-n", "2", *arguments], environment)
-    return code
+        return _call([_binary("pytest"), "-n", "2", *arguments], environment)
 
 
 def check(arguments: Sequence[str]) -> int:

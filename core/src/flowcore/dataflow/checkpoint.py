@@ -23,8 +23,13 @@ FOLDER: Final = "checkpoint"
 FILE: Final = "tasks.pkl"
 MAGIC: Final = b"flowcore checkpoint 1\n"
 
-_HEADER: Final = struct.Struct("<QHI")
-"""Of a record: how many bytes follow, how many of them are the call's hash, and their CRC-32."""
+_LENGTHS: Final = struct.Struct("<QH")
+"""Of a record: how many bytes follow its header, and how many of them are the call's hash."""
+
+_CHECKSUM: Final = struct.Struct("<I")
+"""The CRC-32 of the lengths and of all that follows; it ends the header."""
+
+_HEADER_SIZE: Final = _LENGTHS.size + _CHECKSUM.size
 
 _CHUNK: Final = 1 << 20
 
@@ -71,8 +76,9 @@ class CheckpointWriter:
             Exception: whatever pickling raises.
         """
         key, pickled = hashsum.encode(), _pickled(result)
-        checksum = zlib.crc32(pickled, zlib.crc32(key))
-        record = b"".join((_HEADER.pack(len(key) + len(pickled), len(key), checksum), key, pickled))
+        lengths = _LENGTHS.pack(len(key) + len(pickled), len(key))
+        checksum = zlib.crc32(pickled, zlib.crc32(key, zlib.crc32(lengths)))
+        record = b"".join((lengths, _CHECKSUM.pack(checksum), key, pickled))
         with self._lock:
             stream = self._stream
             if stream is None:
@@ -123,7 +129,7 @@ def read_checkpoint(place: str | PathLike[str]) -> dict[str, Stored]:
         with path.open("rb") as stream:
             if stream.read(len(MAGIC)) != MAGIC:
                 raise BadCheckpoint(f"{path} is no checkpoint of flowcore, or one of another version")
-            return {hashsum: stored for hashsum, stored in _records(path, stream)}
+            return dict(_records(path, stream))
     except OSError as error:
         raise BadCheckpoint(f"the checkpoint {path} cannot be read: {error}") from error
 
@@ -137,7 +143,7 @@ def get_all_checkpoints(run_dir: str | PathLike[str] = "runinfo") -> list[str]:
 
 
 def get_last_checkpoint(run_dir: str | PathLike[str] = "runinfo") -> list[str]:
-    """Return the checkpoint folder of the last run under `run_dir` that has one, in a list; an empty one if none has."""
+    """Return the checkpoint folder of the last run under `run_dir` that has one, in a list; else none."""
     return get_all_checkpoints(run_dir)[-1:]
 
 
@@ -152,15 +158,17 @@ def _records(path: Path, stream: BinaryIO) -> Iterator[tuple[str, Stored]]:
     size = os.fstat(stream.fileno()).st_size
     start = len(MAGIC)
     while start < size:
-        header = stream.read(_HEADER.size)
-        if len(header) < _HEADER.size:
+        header = stream.read(_HEADER_SIZE)
+        if len(header) < _HEADER_SIZE:
             break
-        length, key_length, checksum = _HEADER.unpack(header)
-        body = start + _HEADER.size
+        lengths = header[: _LENGTHS.size]
+        length, key_length = _LENGTHS.unpack(lengths)
+        (checksum,) = _CHECKSUM.unpack(header[_LENGTHS.size :])
+        body = start + _HEADER_SIZE
         if body + length > size or key_length > length:
             break
         key = stream.read(key_length)
-        if _checksum_of(stream, length - key_length, zlib.crc32(key)) != checksum:
+        if _checksum_of(stream, length - key_length, zlib.crc32(key, zlib.crc32(lengths))) != checksum:
             break
         yield key.decode(errors="replace"), Stored(path, body + key_length, length - key_length)
         start = body + length

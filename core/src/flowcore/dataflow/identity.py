@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -194,7 +194,7 @@ def _by_shape(obj: Any, output_ref: bool) -> bytes:
     if isinstance(obj, type):
         return _framed(b"class", _class_name(obj))
     if isinstance(obj, enum.Enum):
-        return _framed(b"enum", name, obj.name.encode())
+        return _framed(b"enum", name, str(obj.name or obj.value).encode())
     if isinstance(obj, File):
         return _framed(b"file", obj.scheme.encode(), (obj.path if obj.scheme == "file" else obj.url).encode())
     if isinstance(obj, pathlib.PurePath):
@@ -260,7 +260,7 @@ _KNOWN: Final[Mapping[type, Callable[[Any, bool], bytes]]] = {
     **dict.fromkeys(
         (type(None), bool, int, float, complex, range, slice, type(Ellipsis), type(NotImplemented)), _by_repr
     ),
-    **dict.fromkeys((datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone), _by_repr),
+    **dict.fromkeys((dt.date, dt.time, dt.datetime, dt.timedelta, dt.timezone), _by_repr),
     **dict.fromkeys((decimal.Decimal, fractions.Fraction, uuid.UUID), _by_repr),
     str: _text,
     bytes: _binary,

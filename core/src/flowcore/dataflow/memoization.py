@@ -226,7 +226,10 @@ class BasicMemoizer(Memoizer):
 
     def _write_periodically(self) -> None:
         while not self._closing.wait(self.checkpoint_period):
-            self.checkpoint()
+            try:
+                self.checkpoint()
+            except OSError as error:  # the next write may go better
+                logger.warning("the checkpoint could not be written to the disk: %r", error)
 
     def __repr__(self) -> str:
         return (
@@ -246,7 +249,7 @@ def _checked_files(files: Any) -> list[str] | None:
         raise ConfigurationError(f"checkpoint_files={files!r}: a list of checkpoint folders is accepted") from error
 
 
-def _checked_mode(mode: Any) -> CheckpointMode | None:
+def _checked_mode(mode: CheckpointMode | None) -> CheckpointMode | None:
     modes = get_args(CheckpointMode)
     if mode is not None and mode not in modes:
         raise ConfigurationError(f"checkpoint_mode={mode!r}: accepted are {', '.join(map(repr, modes))} and None")

@@ -51,7 +51,7 @@ class Gate:
         while self._held:
             self._held.pop().close()
 
-    def __enter__(self) -> Gate:  # noqa: PYI034 - `Self` is not in Python 3.10
+    def __enter__(self) -> Gate:
         return self
 
     def __exit__(

@@ -1,0 +1,1 @@
+"""Runs flowcore tasks on Acme."""
