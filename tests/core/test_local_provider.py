@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_the_files_of_a_job_are_named_after_it_and_told(jobs, tmp_path: Path) ->
 
 def test_a_job_has_no_input_and_the_name_it_was_given(jobs) -> None:
     local = jobs()
-    status = local.ended(local.provider.submit("read -r line; echo \"$? $JOBNAME\"", 1, "my.job"))
+    status = local.ended(local.provider.submit('read -r line; echo "$? $JOBNAME"', 1, "my.job"))
     assert status.stdout == "1 my.job\n"
 
 
@@ -220,8 +221,6 @@ def test_its_label_is_local() -> None:
 
 @pytest.mark.performance
 def test_submitting_a_job_takes_milliseconds(jobs) -> None:
-    import time
-
     local = jobs()
     times = []
     for _ in range(5):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 from attrs import validators
 
+from flowcore import resources
 from flowcore.errors import ConfigurationError
 from flowcore.executors.base import Executor
 from flowcore.logs import FileLogging, LogConfig, NoopLogging
@@ -83,6 +84,38 @@ def _choice(*choices: str) -> Callable[[Any, Any, Any], None]:
     return _checked(validators.in_(choices))
 
 
+def _offers(*names: str) -> Callable[[Any, Any, Any], None]:
+    """Accept None, and what has all these methods."""
+
+    def validate(_instance: object, attribute: Any, value: Any) -> None:
+        if isinstance(value, type) or (
+            value is not None and not all(callable(getattr(value, name, None)) for name in names)
+        ):
+            message = f"Config({attribute.name}={value!r}): an object with the methods {', '.join(names)} is needed"
+            raise ConfigurationError(message)
+
+    return validate
+
+
+def _observer(_instance: object, attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    from flowcore.observation import OBSERVATIONS  # loads pluggy, which those who watch nothing do not need
+
+    if isinstance(value, type) or not any(callable(getattr(value, name, None)) for name in OBSERVATIONS):
+        message = f"Config({attribute.name}={value!r}): an object with a method {' or '.join(OBSERVATIONS)} is needed"
+        raise ConfigurationError(message)
+
+
+def _checkpoint_files(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, (str, PathLike)) or not isinstance(value, Iterable):
+        message = f"Config(checkpoint_files={value!r}): a list of checkpoint folders is needed"
+        raise ConfigurationError(message)
+    return tuple(fspath(folder) for folder in value)
+
+
 def _optional_callable() -> Callable[[Any, Any, Any], None]:
     return _checked(validators.optional(validators.is_callable()))
 
@@ -98,7 +131,7 @@ class Config:
         app_cache: whether `cache=True` has an effect.
         checkpoint_mode: when results are written: 'task_exit', 'periodic', 'dfk_exit', 'manual'; None for never.
         checkpoint_files: folders of earlier checkpoints to begin with.
-        checkpoint_period: 'HH:MM:SS' between two writes, in mode 'periodic'.
+        checkpoint_period: time between two writes, 'HH:MM:SS' or seconds, in mode 'periodic'.
         dependency_resolver: how futures are found in arguments; None for those at any depth.
         exit_mode: what the end of `with flowcore.load(...)` does: 'cleanup' ends the run; 'wait' waits for all tasks
             first, unless an exception ends the block; 'skip' does nothing.
@@ -123,17 +156,19 @@ class Config:
     """
 
     executors: tuple[Executor, ...] | None = attrs.field(default=None, converter=_executors)
-    memoizer: Memoizer | None = None
+    memoizer: Memoizer | None = attrs.field(
+        default=None, validator=_offers("start", "check_memo", "update_memo_result", "update_memo_exception", "close")
+    )
     app_cache: bool = attrs.field(default=True, validator=_checked(validators.instance_of(bool)))
     checkpoint_mode: Literal["task_exit", "periodic", "dfk_exit", "manual"] | None = attrs.field(
         default=None,
         validator=_checked(validators.optional(validators.in_(("task_exit", "periodic", "dfk_exit", "manual")))),
     )
-    checkpoint_files: tuple[str, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(tuple))
-    checkpoint_period: str | None = attrs.field(
-        default=None, validator=_checked(validators.optional(validators.instance_of(str)))
+    checkpoint_files: tuple[str, ...] | None = attrs.field(default=None, converter=_checkpoint_files)
+    checkpoint_period: str | float | None = None
+    dependency_resolver: DependencyResolver | None = attrs.field(
+        default=None, validator=_offers("traverse_to_gather", "traverse_to_unwrap")
     )
-    dependency_resolver: DependencyResolver | None = None
     exit_mode: Literal["cleanup", "skip", "wait"] = attrs.field(default="cleanup", validator=_choice(*EXIT_MODES))
     garbage_collect: bool = attrs.field(default=True, validator=_checked(validators.instance_of(bool)))
     internal_tasks_max_threads: int = attrs.field(
@@ -153,7 +188,7 @@ class Config:
     strategy: str = attrs.field(default="simple", converter=_strategy, validator=_choice(*STRATEGIES))
     strategy_period: float = attrs.field(default=5, validator=_number(minimum=0.001))
     max_idletime: float = attrs.field(default=120.0, validator=_number(minimum=0))
-    monitoring: object | None = None
+    monitoring: object | None = attrs.field(default=None, validator=_observer)
     usage_tracking: int = attrs.field(default=0, validator=_checked(validators.in_((0, 1, 2, 3))))
     project_name: str | None = None
     initialize_logging: LogConfig = attrs.field(factory=FileLogging, converter=_log_config)
@@ -168,6 +203,23 @@ class Config:
         if self.memoizer is not None and (any(checkpointing) or not self.app_cache):
             message = "memoizer is given, so give it the checkpoint options and app_cache (its memoize) too"
             raise ConfigurationError(message)
-        if self.checkpoint_period is not None and self.checkpoint_mode != "periodic":
-            message = "checkpoint_period has an effect with checkpoint_mode='periodic' only"
+        self._check_period()
+
+    def _check_period(self) -> None:
+        period = self.checkpoint_period
+        if self.checkpoint_mode != "periodic":
+            if period is not None:
+                message = "checkpoint_period has an effect with checkpoint_mode='periodic' only"
+                raise ConfigurationError(message)
+            return
+        if period is None:
+            message = "checkpoint_mode='periodic' needs a checkpoint_period, such as '00:30:00'"
+            raise ConfigurationError(message)
+        try:
+            seconds = resources.parse_duration(period)
+        except ValueError as error:
+            message = f"Config(checkpoint_period={period!r}): {error}"
+            raise ConfigurationError(message) from error
+        if seconds <= 0:
+            message = f"Config(checkpoint_period={period!r}): it must be longer than nothing"
             raise ConfigurationError(message)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import _base as states  # the state names are shared with `concurrent.futures.wait`
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -147,6 +147,13 @@ class TaskFuture(Future[T]):
             return self._exception
         return super().exception(timeout)
 
+    def __reduce__(self) -> NoReturn:
+        message = (
+            "a future cannot be sent to another process\n  pass it to an app as an argument, or inside lists, tuples, "
+            "sets and dicts: there it is replaced by its result"
+        )
+        raise TypeError(message)
+
     def _wake(self, told: str) -> list[Callable[[Future[T]], object]] | None:
         """Wake whoever waits, the lock being held, and hand over the callbacks."""
         if self._waiter_list:
@@ -158,8 +165,13 @@ class TaskFuture(Future[T]):
         return callbacks
 
     def _run(self, callbacks: list[Callable[[Future[T]], object]] | None) -> None:
+        interruption: BaseException | None = None
         for callback in callbacks or ():
             try:
                 callback(self)
             except Exception:  # a callback is foreign code, and its failure is not the task's
                 logger.exception("a callback of %r raised", self)
+            except BaseException as error:  # noqa: BLE001 - raised below: the other callbacks must be called all the same
+                interruption = error
+        if interruption is not None:
+            raise interruption

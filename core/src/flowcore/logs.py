@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Final, TextIO
@@ -55,19 +56,36 @@ def set_file_logger(
 def attach(handler: logging.Handler, name: str, level: int, formatter: logging.Formatter) -> Callable[[], None]:
     """Add a handler to a logger that lets its level through, and return the function that undoes both."""
     log = logging.getLogger(name)
-    before = log.level
     handler.setLevel(level)
     handler.setFormatter(formatter)
-    log.addHandler(handler)
-    log.setLevel(min(level, log.level or level))
+    with _lock:
+        before, attached = _attached.setdefault(name, (log.level, []))
+        attached.append(handler)
+        log.addHandler(handler)
+        log.setLevel(_level(before, attached))
 
     def undo() -> None:
-        if handler in log.handlers:
+        with _lock:
+            if handler not in attached:
+                return
+            attached.remove(handler)
             log.removeHandler(handler)
-            handler.close()
-            log.setLevel(min([other.level for other in log.handlers], default=0) if log.handlers else before)
+            log.setLevel(_level(before, attached))
+            if not attached:
+                del _attached[name]
+        handler.close()
 
     return undo
+
+
+_lock = threading.Lock()
+_attached: dict[str, tuple[int, list[logging.Handler]]] = {}
+"""By logger: the level that it had before, and the handlers added here."""
+
+
+def _level(before: int, attached: Iterable[logging.Handler]) -> int:
+    levels = [handler.level for handler in attached]
+    return min([*levels, before or min(levels)]) if levels else before
 
 
 def _formatter(format_string: str | None) -> logging.Formatter:

@@ -7,8 +7,9 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar
 
+from flowcore.app.timing import TimedCall
 from flowcore.dataflow import calls, loader
 from flowcore.dataflow.lineup import ALL
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_NAMED_AND_PLACED: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_DEFAULT: Final = (inspect.Parameter.empty, None)
 
 
@@ -33,6 +35,8 @@ class App(Generic[P, R]):
     """
 
     join = False
+    meaningless: ClassVar[frozenset[str]] = frozenset({"stdout", "stderr"})
+    """Keywords without an effect of their own: a function that does not take them refuses them."""
 
     def __init__(
         self,
@@ -43,7 +47,7 @@ class App(Generic[P, R]):
         cache: bool = False,
         ignore_for_cache: Sequence[str] | None = None,
     ) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())  # its attributes would hide ours
         self.func = function
         self.executors = _checked_labels(executors)
         self.cache = _checked_flag(cache)
@@ -51,32 +55,28 @@ class App(Generic[P, R]):
         self.data_flow_kernel = data_flow_kernel
         if data_flow_kernel is not None:
             data_flow_kernel.check_labels(self.executors)
-        parameters = inspect.signature(function).parameters.values()
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        declared = {parameter.name: parameter.default for parameter in parameters}
-        positions = {
-            parameter.name: number
-            for number, parameter in enumerate(parameters)
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name in calls.SPECIAL_KEYWORDS
-        }
-        self._positions = positions
-        self._first_special = min(positions.values(), default=len(declared))
+        parameters = _parameters(function)
+        self._names = [parameter.name for parameter in parameters if parameter.kind in _NAMED_AND_PLACED]
+        places = [number for number, name in enumerate(self._names) if name in calls.SPECIAL_KEYWORDS]
+        self._first_special = min(places, default=len(parameters))
         self._defaults = {
-            name: default
-            for name, default in declared.items()
-            if name in calls.SPECIAL_KEYWORDS and not any(default is nothing for nothing in _NO_DEFAULT)
+            parameter.name: parameter.default
+            for parameter in parameters
+            if parameter.name in calls.SPECIAL_KEYWORDS
+            and not any(parameter.default is nothing for nothing in _NO_DEFAULT)
         }
-        self.accepted = frozenset(declared) & calls.SPECIAL_KEYWORDS
+        self.accepted = frozenset(parameter.name for parameter in parameters) & calls.SPECIAL_KEYWORDS
         """The keywords for flowcore that the function also takes itself."""
-        undeclared = calls.SPECIAL_KEYWORDS - self.accepted
-        self._drops = frozenset(calls.RESOURCE_KEYWORDS) - self.accepted if takes_any else undeclared
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        dropped = frozenset(calls.RESOURCE_KEYWORDS) if takes_any else calls.SPECIAL_KEYWORDS - self.meaningless
+        self._drops = dropped - self.accepted
         self._target = self.target()
 
     def target(self) -> Callable[..., Any]:
         """Return what an executor runs in the function's place."""
         return CoroutineCall(self.func) if inspect.iscoroutinefunction(self.func) else self.func
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
         """Submit a call; raises what `DataFlowKernel.submit` raises."""
         kernel = self.data_flow_kernel or loader.dfk()
         keywords: dict[str, Any] = kwargs
@@ -84,7 +84,7 @@ class App(Generic[P, R]):
         if len(args) > self._first_special:
             positional, keywords = self._name_specials(args, kwargs)
         if self._defaults:
-            keywords = {**self._defaults, **keywords}
+            keywords = calls.with_defaults(self._defaults, keywords)
         return kernel.submit(
             self._target_of(keywords) if keywords else self._target,
             positional,
@@ -96,17 +96,18 @@ class App(Generic[P, R]):
             self._drops,
         )
 
-    def _target_of(self, _keywords: dict[str, Any]) -> Callable[..., Any]:
+    def _target_of(self, keywords: dict[str, Any]) -> Callable[..., Any]:
         """Return what an executor runs for a call with these keywords."""
-        return self._target
+        walltime = calls.take_walltime(keywords)
+        return self._target if walltime is None else TimedCall(self._target, walltime)
 
     def _name_specials(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         """Pass by keyword what was passed by position from the first parameter for flowcore on."""
-        names = list(inspect.signature(self.func).parameters)
         first = self._first_special
-        if len(args) > len(names):
-            return args, kwargs  # the function itself will complain, in the task
-        return args[:first], {**dict(zip(names[first:], args[first:], strict=False)), **kwargs}
+        named = dict(zip(self._names[first:], args[first:], strict=False))
+        if len(args) > len(self._names) or not named.keys().isdisjoint(kwargs):
+            return args, kwargs  # `*args` takes the rest, or the function itself will complain, in the task
+        return args[:first], {**named, **kwargs}
 
     def __get__(self, instance: object, _owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -126,9 +127,17 @@ class CoroutineCall:
         self.function = function
         self.__name__: str = getattr(function, "__name__", "coroutine")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the coroutine's result."""
         return asyncio.run(self.function(*args, **kwargs))
+
+
+def _parameters(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
+    """Return the parameters; those of a function that does not tell are taken to be `*args, **kwargs`."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:
+        return list(inspect.signature(lambda *_args, **_kwargs: None).parameters.values())
 
 
 def _checked_labels(executors: Any) -> str | tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, overload
 
 from flowcore.app.base import App
 from flowcore.app.shell import BashCall
+from flowcore.dataflow import calls
 
 if TYPE_CHECKING:
     from flowcore.dataflow.kernel import DataFlowKernel
@@ -17,11 +18,18 @@ P = ParamSpec("P")
 class BashApp(App[P, int]):
     """A function whose calls run the command line that it returns; results are the exit code 0."""
 
+    meaningless = frozenset()
+
     def target(self) -> Callable[..., Any]:
         """Return what makes and runs the command line."""
         handled = BashCall.OPTIONS - self.accepted
         self._drops -= handled
-        return BashCall(self.func, self.accepted)
+        self._function = super().target()
+        return BashCall(self._function, self.accepted)
+
+    def _target_of(self, keywords: dict[str, Any]) -> Callable[..., Any]:
+        walltime = calls.take_walltime(keywords)
+        return self._target if walltime is None else BashCall(self._function, self.accepted, walltime)
 
 
 @overload

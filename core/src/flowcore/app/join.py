@@ -46,6 +46,7 @@ def join_app(
 
     The function runs in a thread of the script's process once what it depends on is done, so that it can decide what
     to call; nothing waits while the futures that it returned are on their way. One that fails gives a `JoinError`.
+    A `walltime` is that of the function alone.
 
     Args:
         function: the function, where there are no parentheses.

@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from flowcore.app.base import App
-from flowcore.app.timing import TimedCall
-from flowcore.dataflow import calls
 
 if TYPE_CHECKING:
     from flowcore.dataflow.kernel import DataFlowKernel
@@ -18,10 +16,6 @@ R = TypeVar("R")
 
 class PythonApp(App[P, R]):
     """A Python function whose calls run on an executor."""
-
-    def _target_of(self, keywords: dict[str, Any]) -> Callable[..., Any]:
-        walltime = calls.take_walltime(keywords)
-        return self._target if walltime is None else TimedCall(self._target, walltime)
 
 
 @overload

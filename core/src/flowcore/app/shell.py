@@ -46,21 +46,24 @@ class BashCall:
     Args:
         function: the app's body.
         accepted: the options (`stdout`, `stderr`, `walltime`, `outputs`) that the body takes as parameters.
+        walltime: seconds for the command; None for any time it takes.
     """
 
     OPTIONS: Final = frozenset({"stdout", "stderr", "walltime", "outputs"})
     """The keywords that tell how the command runs."""
 
-    def __init__(self, function: Callable[..., Any], accepted: frozenset[str]) -> None:
+    def __init__(self, function: Callable[..., Any], accepted: frozenset[str], walltime: float | None = None) -> None:
         self.function = function
         self.accepted = accepted
+        self.walltime = walltime
         self.__name__: str = getattr(function, "__name__", "bash_app")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> int:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
         """Return 0, or raise what `run_command` raises."""
         options = {name: kwargs.get(name) for name in self.OPTIONS}
         passed = {name: value for name, value in kwargs.items() if name not in self.OPTIONS or name in self.accepted}
         command = self._command_line(args, passed)
+        options["walltime"] = self.walltime
         run_command(command, name=self.__name__, **options)
         return 0
 
@@ -107,7 +110,7 @@ def run_command(
         message = f"bash_app {name} ran longer than its walltime of {walltime} s"
         raise AppTimeout(message)
     if exit_code != 0:
-        path = None if stderr is None else _path_and_mode(stderr, "stderr")[0]
+        path = None if stderr is None else os.fspath(_path_and_mode(stderr, "stderr")[0])
         raise BashExitFailure(name, exit_code, _tail(path), path)
     missing = [output for output in outputs or () if not Path(output).exists()]
     if missing:
@@ -116,14 +119,17 @@ def run_command(
 
 def _run(command: str, out: IO[bytes] | None, err: IO[bytes] | None, walltime: float | None) -> tuple[int, bool]:
     """Return the exit code, and whether the walltime ended it."""
-    process = subprocess.Popen(
-        ["/bin/bash", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-    )
+    guard = _guard_of_this_process()
     late = threading.Event()
-    with _guarded(process.pid), _deadline(process.pid, walltime, late):
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        _signal_group(process.pid, signal.SIGKILL)  # before the shell is reaped, while the group's number is its own
-    return process.wait(), late.is_set()
+    with subprocess.Popen(
+        ["/bin/bash", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+    ) as process:
+        try:
+            with guard.over(process.pid), _deadline(process.pid, walltime, late):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        finally:  # before the shell is reaped, while the group's number is its own
+            _signal_group(process.pid, signal.SIGKILL)
+    return process.returncode, late.is_set()
 
 
 @contextlib.contextmanager
@@ -143,6 +149,7 @@ def _deadline(group: int, walltime: float | None, late: threading.Event) -> Iter
     ]
     for timer in timers:
         timer.daemon = True
+        timer.name = f"flowcore-walltime-{group}"
         timer.start()
     try:
         yield
@@ -171,8 +178,16 @@ class _Guard:
         os.posix_spawn("/bin/sh", ["/bin/sh", "-c", _GUARD], os.environ, file_actions=actions, setsid=True)
         os.close(reading)
 
-    def tell(self, line: str) -> None:
-        """Write one line, `+ group` or `- group`."""
+    @contextlib.contextmanager
+    def over(self, group: int) -> Iterator[None]:
+        """Have the process group killed if this process dies in the meantime."""
+        self._tell(f"+ {group}\n")
+        try:
+            yield
+        finally:
+            self._tell(f"- {group}\n")
+
+    def _tell(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._writing, line.encode())  # short enough to be written in one piece
 
@@ -181,21 +196,15 @@ _guard: _Guard | None = None
 _guard_lock = threading.Lock()
 
 
-@contextlib.contextmanager
-def _guarded(group: int) -> Iterator[None]:
+def _guard_of_this_process() -> _Guard:
     global _guard
     with _guard_lock:
         if _guard is None or _guard.pid != os.getpid():
             _guard = _Guard()
-        guard = _guard
-    guard.tell(f"+ {group}\n")
-    try:
-        yield
-    finally:
-        guard.tell(f"- {group}\n")
+        return _guard
 
 
-def _path_and_mode(stream: Any, name: str) -> tuple[str, str]:
+def _path_and_mode(stream: Any, name: str) -> tuple[str | os.PathLike[str], str]:
     """Tell the path and the mode of a stream given as a path, a (path, mode) pair or a `File`."""
     mode = "a"
     if isinstance(stream, tuple):
@@ -208,7 +217,7 @@ def _path_and_mode(stream: Any, name: str) -> tuple[str, str]:
     if not isinstance(mode, str) or not isinstance(stream, (str, os.PathLike)):
         message = f"{name} takes a path, a (path, mode) pair or a File, not {stream!r} with mode {mode!r}"
         raise BadStdStreamFile(message)
-    return os.fspath(stream), mode
+    return stream, mode
 
 
 def check_stream(stream: Any, name: str) -> None:
@@ -230,7 +239,8 @@ def _opened(stream: Any, name: str) -> Iterator[IO[bytes] | None]:
     if stream is None:
         yield None
         return
-    path, mode = _path_and_mode(stream, name)
+    place, mode = _path_and_mode(stream, name)
+    path = os.fspath(place)
     binary = mode.replace("t", "").replace("b", "") + "b"
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

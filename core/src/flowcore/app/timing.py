@@ -29,12 +29,12 @@ class TimedCall:
     def __init__(self, function: Callable[..., Any], seconds: float) -> None:
         self.function = function
         self.seconds = seconds
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TimedCall, (self.function, self.seconds)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the function's result, or raise `AppTimeout`."""
         deadline = _Deadline(self.seconds)
         try:

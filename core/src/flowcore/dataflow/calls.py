@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import Future
 from os import PathLike, fspath
 from typing import Any, Final
 
@@ -19,13 +20,23 @@ SPECIAL_KEYWORDS: Final = frozenset({"inputs", "outputs", "stdout", "stderr", "w
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
+def with_defaults(defaults: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's keywords, with the app's own defaults for those that it does not give."""
+    given = {**defaults, **kwargs}
+    if not kwargs.keys().isdisjoint(RESOURCE_KEYWORDS):  # either spelling stands against both defaults
+        for name in RESOURCE_KEYWORDS:
+            if name not in kwargs:
+                given.pop(name, None)
+    return given
+
+
 def take_resources(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what the call asks for, in canonical units.
 
     Raises:
         InvalidResourceSpecification: it asks in both spellings, or for something that is no resource.
     """
-    given = [name for name in RESOURCE_KEYWORDS if kwargs.get(name)]
+    given = [name for name in RESOURCE_KEYWORDS if kwargs.get(name) is not None and kwargs[name] != {}]
     if not given:
         return _NOTHING
     if len(given) > 1:
@@ -61,7 +72,7 @@ def normal_inputs(inputs: Any) -> list[Any]:
     """
     if inputs is None:
         return []
-    if isinstance(inputs, (str, bytes, PathLike, File, Mapping)) or not hasattr(inputs, "__iter__"):
+    if isinstance(inputs, (str, bytes, PathLike, File, Future, Mapping)) or not hasattr(inputs, "__iter__"):
         message = f"inputs={inputs!r}: inputs takes a list; write inputs=[...]"
         raise TypeError(message)
     return list(inputs)
@@ -75,7 +86,7 @@ def normal_outputs(outputs: Any) -> list[File]:
     """
     if outputs is None:
         return []
-    if isinstance(outputs, (str, bytes, PathLike, File)) or not hasattr(outputs, "__iter__"):
+    if isinstance(outputs, (str, bytes, PathLike, File, Future, Mapping)) or not hasattr(outputs, "__iter__"):
         message = f"outputs={outputs!r}: outputs takes a list; write outputs=[...]"
         raise TypeError(message)
     return [_as_file(output) for output in outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
@@ -9,6 +10,8 @@ from typing import Any, Final
 import attrs
 
 _LEAVES: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
+_MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict})
+_SEQUENCES: Final = frozenset({list, tuple, set, frozenset})
 
 
 @attrs.frozen
@@ -33,12 +36,12 @@ def _unwrap_shallow(argument: object) -> object:
 
 
 def _contents(argument: object) -> Iterable[object]:
-    """The items of a container that futures are looked for in; a subclass that is no named tuple is left alone."""
+    """The items of a container that futures are looked for in; nothing for all else."""
     kind = type(argument)
-    if kind is dict:
+    if kind in _MAPPINGS:
         assert isinstance(argument, dict)
         return (*argument.keys(), *argument.values())
-    if kind in (list, tuple, set, frozenset) or (isinstance(argument, tuple) and hasattr(kind, "_make")):
+    if kind in _SEQUENCES or (isinstance(argument, tuple) and hasattr(kind, "_make")):
         assert isinstance(argument, Iterable)
         return argument
     return ()
@@ -69,14 +72,82 @@ def _unwrap_deep(argument: object) -> object:
         return argument
     if isinstance(argument, Future):
         return argument.result()
-    if not _gather_deep(argument):
-        return argument  # the very object, so that what holds no future is not copied
-    if isinstance(argument, dict):
-        return {_unwrap_deep(key): _unwrap_deep(value) for key, value in argument.items()}
-    assert isinstance(argument, (list, tuple, set, frozenset))
-    items = [_unwrap_deep(item) for item in argument]
-    make = getattr(type(argument), "_make", type(argument))
-    return make(items)
+    return _Rebuilding(argument).root
+
+
+class _Rebuilding:
+    """Builds a container anew with results in the place of futures, whatever its depth and its cycles.
+
+    Only what holds a future somewhere below is built; all else stays the very object. Lists and dicts are made empty
+    and filled at the end, which is why they may contain themselves; the others are made when their items are.
+    """
+
+    def __init__(self, argument: object) -> None:
+        self._olds: dict[int, Any] = {}
+        self._news: dict[int, Any] = {}
+        concerned = self._concerned(argument)
+        for key in concerned:
+            old = self._olds[key]
+            if isinstance(old, (list, dict)):
+                self._news[key] = old.copy()
+                self._news[key].clear()
+        shells = list(self._news)
+        for key in concerned:
+            self._make(key, concerned)
+        for key in shells:
+            self._fill(self._news[key], self._olds[key])
+        self.root = self._new(argument)
+
+    def _concerned(self, argument: object) -> set[int]:
+        """Return the ids of the containers that hold a future, at any depth."""
+        holders: dict[int, list[int]] = {}
+        todo: list[object] = [argument]
+        reached: list[int] = []
+        self._olds[id(argument)] = argument
+        while todo:
+            holder = todo.pop()
+            for item in _contents(holder):
+                if type(item) in _LEAVES:
+                    continue
+                if isinstance(item, Future):
+                    reached.append(id(holder))
+                    continue
+                holders.setdefault(id(item), []).append(id(holder))
+                if id(item) not in self._olds:
+                    self._olds[id(item)] = item
+                    todo.append(item)
+        concerned: set[int] = set()
+        while reached:
+            key = reached.pop()
+            if key not in concerned:
+                concerned.add(key)
+                reached += holders.get(key, ())
+        return concerned
+
+    def _make(self, key: int, concerned: set[int]) -> None:
+        """Build a tuple or a set, after those among its items."""
+        stack = [key]
+        while stack:
+            key = stack[-1]
+            if key in self._news:
+                stack.pop()
+                continue
+            old = self._olds[key]
+            first = [id(item) for item in old if id(item) in concerned and id(item) not in self._news]
+            if first:
+                stack += first
+            else:
+                make = getattr(type(old), "_make", type(old))
+                self._news[key] = make([self._new(item) for item in old])
+
+    def _fill(self, new: Any, old: Any) -> None:
+        if isinstance(old, dict):
+            new.update((self._new(name), self._new(value)) for name, value in old.items())
+        else:
+            new.extend(self._new(item) for item in old)
+
+    def _new(self, item: object) -> object:
+        return item.result() if isinstance(item, Future) else self._news.get(id(item), item)
 
 
 SHALLOW_DEPENDENCY_RESOLVER: Final = DependencyResolver(_gather_shallow, _unwrap_shallow)

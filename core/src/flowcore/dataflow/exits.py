@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -14,19 +15,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowcore.dataflow.kernel import DataFlowKernel
 
+logger = logging.getLogger(__name__)
+
 _live: set[DataFlowKernel] = set()
-_pid: int | None = None
+_watching = False
 
 
 def watch(kernel: DataFlowKernel) -> None:
     """Clean up the kernel when the interpreter ends, unless it was cleaned up before."""
-    global _pid
+    global _watching
     _live.add(kernel)
-    if _pid is None:
-        # Threads that are no daemons are waited for before `atexit` runs; this hook comes before that.
-        register = getattr(threading, "_register_atexit", atexit.register)
+    if _watching:
+        return
+    _watching = True
+    os.register_at_fork(after_in_child=_forsake_all)
+    # Threads that are no daemons are waited for before `atexit` runs; this hook comes before that.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    try:
         register(_end_all)
-    _pid = os.getpid()
+    except RuntimeError:  # the interpreter is ending already
+        atexit.register(_end_all)
 
 
 def forget(kernel: DataFlowKernel) -> None:
@@ -34,25 +42,34 @@ def forget(kernel: DataFlowKernel) -> None:
     _live.discard(kernel)
 
 
+def _forsake_all() -> None:
+    """Own nothing of what the parent has, in a child that was forked."""
+    for kernel in _live:
+        kernel.forsake()
+    _live.clear()
+
+
 def _end_all() -> None:
-    if os.getpid() != _pid:
-        return  # a child that was forked owns nothing of what it sees
+    unfinished = 0
     for kernel in list(_live):
-        unfinished = kernel.unfinished_count()
-        with uninterrupted():
+        unfinished += kernel.unfinished_count()
+        try:
             kernel.cleanup()
-        if unfinished:
-            message = (
-                f"the script ended while {unfinished} flowcore tasks were unfinished; they were stopped. "
-                "Wait for them with flowcore.clear(), or with `with flowcore.load(Config(exit_mode='wait')):`"
-            )
-            warnings.warn(message, RuntimeWarning, stacklevel=1)
+        except Exception:  # the next one must be cleaned up all the same
+            logger.exception("run %s did not end cleanly", kernel.run_id)
+    if unfinished:
+        message = (
+            f"the script ended while {unfinished} flowcore tasks were unfinished; they were stopped. "
+            "Wait for them with flowcore.clear(), or with `with flowcore.load(Config(exit_mode='wait')):`"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=1)
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back while a clean-up runs, which is bounded; it is raised afterwards if it came."""
-    if threading.current_thread() is not threading.main_thread():
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
     came: list[int] = []
@@ -61,13 +78,13 @@ def uninterrupted() -> Iterator[None]:
         came.append(number)
 
     try:
-        before = signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, note)
     except ValueError:  # a subinterpreter has no signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if came and callable(before):
-        before(signal.SIGINT, None)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        handler(signal.SIGINT, None)

@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flowcore.dataflow.internal import waiting_for_a_task
 from flowcore.futures import TaskFuture
 
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ class AppFuture(TaskFuture[R]):
         """Whether the executor is known to be running the task."""
         attempt = self.task_record.exec_fu
         return not self.done() and attempt is not None and attempt.running()
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the task's result and return it, or raise its exception; arguments as of the base class."""
+        if self.done():
+            return super().result(timeout)
+        with waiting_for_a_task():
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the task's end and return its exception; arguments as of the base class."""
+        if self.done():
+            return super().exception(timeout)
+        with waiting_for_a_task():
+            return super().exception(timeout)
 
     def mark_cancelled(self) -> None:
         """End as cancelled; only the kernel calls this."""

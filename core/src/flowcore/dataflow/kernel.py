@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -14,32 +15,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from flowcore import registry
-from flowcore.app.errors import AppTimeout
 from flowcore.config import Config
 from flowcore.dataflow import calls, dependency_resolvers, exits, streams
-from flowcore.dataflow.errors import DependencyError, JoinError
-from flowcore.dataflow.futures import AppFuture, failures, representation
+from flowcore.dataflow.course import Course
+from flowcore.dataflow.futures import AppFuture, representation
 from flowcore.dataflow.internal import InternalThreads
 from flowcore.dataflow.ledger import TaskLedger
-from flowcore.dataflow.lineup import Lineup, by_load, default_executors
+from flowcore.dataflow.lineup import Lineup, default_executors
 from flowcore.dataflow.memoization import BasicMemoizer, Memoizer
-from flowcore.dataflow.retries import may_run_again
 from flowcore.dataflow.rundirs import make_rundir
 from flowcore.dataflow.staging import Stager
 from flowcore.dataflow.tasks import States, TaskRecord
-from flowcore.dataflow.trampoline import Trampoline
-from flowcore.errors import ConfigurationError, ShutdownError
+from flowcore.errors import ConfigurationError, InvalidResourceSpecification
 from flowcore.executors.base import Executor, RunContext
-from flowcore.executors.errors import ExecutorError, WalltimeExceeded
 
 if TYPE_CHECKING:
     from flowcore.executors.block import BlockExecutor
     from flowcore.jobs.poller import JobStatusPoller
 
 logger = logging.getLogger(__name__)
-
-KILL_GRACE: Final = 3.0
-"""Seconds after its walltime at which an executor that honours `walltime` kills an app that did not end by itself."""
 
 CLEANUP_PATIENCE: Final = 60.0
 """Seconds that a second caller of `cleanup` waits for the first one."""
@@ -50,8 +44,8 @@ _NO_SPECIALS: Final[frozenset[str]] = frozenset()
 class DataFlowKernel:
     """One run, from its configuration to its clean-up.
 
-    Every change of a task's state goes through `_enter`, which decides races: a task has one final state, and whoever
-    brings it there sets its future. No user code and no executor is ever called with the lock held.
+    It takes calls in, and `Course` sees each to its end. Whatever else there is to a run has a class of its own, too,
+    and hangs together here.
 
     Raises:
         ConfigurationError: the run's folder cannot be made.
@@ -72,11 +66,17 @@ class DataFlowKernel:
         self._internal = InternalThreads(self.config.internal_tasks_max_threads)
         self._stager = Stager(self._submit_staging, self)
         self.data_manager = self._stager.data_manager
-        self._trampoline = Trampoline()
         self._cleaned = threading.Event()
         self._cleaner: int | None = None
         self._observers = registry.observation_hooks(self.monitoring)
         self._ledger = TaskLedger(self._observers, garbage_collect=self.config.garbage_collect)
+        self.course = Course(
+            config=self.config,
+            ledger=self._ledger,
+            resolver=self._resolver,
+            memoizer=self.memoizer,
+            internal=self._internal,
+        )
         self._lineup = Lineup(
             RunContext(run_id=self.run_id, run_dir=self.run_dir, log_level=self.config.initialize_logging.level)
         )
@@ -152,6 +152,9 @@ class DataFlowKernel:
         kwargs = dict(app_kwargs) if app_kwargs else {}
         special = bool(kwargs) and not calls.SPECIAL_KEYWORDS.isdisjoint(kwargs)
         specification = calls.take_resources(kwargs)
+        if join and specification:
+            message = "the body of a join app runs in the script's own process; give it to the apps that it calls"
+            raise InvalidResourceSpecification(list(specification), message)
         candidates = () if join else self._lineup.candidates(executors, specification)
         walltime = calls.take_walltime(kwargs) if special else None
         task = TaskRecord(
@@ -207,182 +210,20 @@ class DataFlowKernel:
         depends = dependency_resolvers.gather(self._resolver, task.args, task.kwargs)
         if drops and special:
             task.kwargs = {name: value for name, value in task.kwargs.items() if name not in drops}
-        self._ledger.register(task)
-        if depends:
-            self._await(task, depends)
-        else:
-            self._trampoline.run(self.launch_if_ready, task)
+        self.course.begin(task, depends)
         return future
 
-    def _await(self, task: TaskRecord, futures: Sequence[Future[Any]]) -> None:
-        """Have `dependency_done` called for the task once per future, and once for this method's own end."""
-        task.depends = futures
-        task.waiting = len(futures) + 1
-        for future in futures:
-            future.add_done_callback(task.dependency_done)
-        self.dependency_done(task)
-
-    def dependency_done(self, task: TaskRecord) -> None:
-        """Count one awaited future off; go on with the task when it was the last. Called from any thread."""
-        if self._ledger.count_off(task):
-            self._trampoline.run(self._joined if task.status is States.joining else self.launch_if_ready, task)
-
-    # -- launch
-
     def launch_if_ready(self, task: TaskRecord) -> None:
-        """Hand the task to an executor if all that it depends on went well, else fail it."""
-        if task.status is not States.pending or task.waiting:
-            return
-        if task.depends:
-            errors = failures(task.depends)
-            if errors:
-                self._finish(task, States.dep_fail, error=DependencyError(errors, task.id))
-                return
-        try:
-            if task.depends:
-                task.args, task.kwargs = dependency_resolvers.unwrap(self._resolver, task.args, task.kwargs)
-                task.depends = ()
-            remembered = self.memoizer.check_memo(task) if task.memoize else None
-        except Exception as error:  # noqa: BLE001 - a resolver, a memoizer and what they call on user objects
-            self._finish(task, States.failed, error=error)
-            return
-        if remembered is None:
-            self._attempt(task)
-        else:
-            self._remember(task, remembered)
-
-    def _remember(self, task: TaskRecord, remembered: Future[Any]) -> None:
-        task.from_memo = True
-        error = remembered.exception()
-        if error is None:
-            self._finish(task, States.memo_done, result=remembered.result())
-        else:
-            self._finish(task, States.failed, error=error)
-
-    def _attempt(self, task: TaskRecord) -> None:
-        if not self._ledger.enter(task, States.launched):
-            return
-        task.try_time_launched = time.time()
-        try:
-            attempt = self._hand_over(task)
-        except Exception as error:  # noqa: BLE001 - an executor's refusal is the attempt's outcome
-            self._attempt_failed(task, error)
-            return
-        task.exec_fu = attempt
-        if task.status is States.cancelled:
-            attempt.cancel()
-        attempt.add_done_callback(task.attempt_done)
-
-    def _hand_over(self, task: TaskRecord) -> Future[Any]:
-        func = task.func
-        if func is None:  # final by now: cancelled, or the run is over
-            raise ShutdownError(f"task {task.id} ended before it was handed over")
-        if not task.candidates:
-            task.executor = "internal"
-            return self._internal.submit(func, tuple(task.args), task.kwargs)
-        refusal: ExecutorError | None = None
-        for executor in by_load(task.candidates):
-            task.executor = executor.label
-            specification = task.resource_specification
-            if task.walltime is not None and "walltime" in executor.resource_keys:
-                specification = {"walltime": task.walltime + KILL_GRACE, **specification}
-            try:
-                return executor.submit(func, specification, *task.args, **task.kwargs)
-            except ExecutorError as error:  # out of order; another one may do
-                refusal = error
-        assert refusal is not None
-        raise refusal
-
-    # -- return
+        """Hand a pending task to an executor if all that it depends on is done; without effect otherwise."""
+        self.course.launch_if_ready(task)
 
     def handle_exec_update(self, task: TaskRecord, attempt: Future[Any]) -> None:
-        """Decide what a finished attempt means; the executor's thread calls this, through the task's callback."""
-        task.try_time_returned = time.time()
-        if attempt.cancelled():
-            self._finish(task, States.cancelled)
-            return
-        error = attempt.exception()
-        if error is not None:
-            self._attempt_failed(task, error)
-        elif task.join:
-            self._join(task, attempt.result())
-        else:
-            self._finish(task, States.exec_done, result=attempt.result())
-
-    def _attempt_failed(self, task: TaskRecord, error: BaseException) -> None:
-        if isinstance(error, WalltimeExceeded):
-            timeout = AppTimeout(str(error))
-            timeout.__cause__ = error
-            error = timeout
-        again, error = may_run_again(task, error, self.config)
-        if again and not self._ledger.closed and self._ledger.enter(task, States.fail_retryable):
-            task.try_id += 1
-            task.exec_fu = None
-            logger.info("task %d (%s) is run again after %r", task.id, task.func_name, error)
-            self._trampoline.run(self._attempt, task)
-        else:
-            self._finish(task, States.failed, error=error)
-
-    def _join(self, task: TaskRecord, joined: Any) -> None:
-        """Await what a join app's body returned."""
-        inner = [joined] if isinstance(joined, Future) else joined
-        if not isinstance(inner, list) or not all(isinstance(future, Future) for future in inner):
-            message = f"join_app body must return a Future or list of Futures, got {joined!r} of type {type(joined)}"
-            self._finish(task, States.failed, error=TypeError(message))
-            return
-        task.joins = joined
-        if self._ledger.enter(task, States.joining):
-            self._await(task, inner)
-
-    def _joined(self, task: TaskRecord) -> None:
-        joined = task.joins
-        inner = [joined] if isinstance(joined, Future) else joined
-        assert inner is not None
-        errors = failures(inner)
-        if errors:
-            self._finish(task, States.failed, error=JoinError(errors, task.id))
-        elif isinstance(joined, Future):
-            self._finish(task, States.exec_done, result=joined.result())
-        else:
-            self._finish(task, States.exec_done, result=[future.result() for future in inner])
+        """Decide what a finished attempt of a task means."""
+        self.course.returned(task, attempt)
 
     def cancel(self, task: TaskRecord) -> bool:
         """Cancel a task, from any thread; False where it is final, or runs where it cannot be stopped."""
-        status, attempt = task.status, task.exec_fu
-        if status is States.launched and attempt is not None:
-            return attempt.cancel()
-        if status is States.joining and task.joins is not None:
-            for future in [task.joins] if isinstance(task.joins, Future) else task.joins:
-                future.cancel()
-        return self._finish(task, States.cancelled) or task.status is States.cancelled
-
-    def _finish(
-        self, task: TaskRecord, state: States, *, result: Any = None, error: BaseException | None = None
-    ) -> bool:
-        """End the task and set its future; False where it had ended already."""
-        if not self._ledger.enter(task, state):
-            return False
-        task.time_returned = time.time()
-        if task.memoize and state is not States.memo_done and task.hashsum is not None:
-            self._memoize(task, state, result, error)
-        task.drop_inputs()
-        if state is States.cancelled:
-            task.app_fu.mark_cancelled()
-        elif error is None:
-            task.app_fu.set_result(result)
-        else:
-            task.app_fu.set_exception(error)
-        self._ledger.conclude(task)
-        return True
-
-    def _memoize(self, task: TaskRecord, state: States, result: Any, error: BaseException | None) -> None:
-        try:
-            if error is not None:
-                self.memoizer.update_memo_exception(task, error)
-            elif state is States.exec_done:
-                self.memoizer.update_memo_result(task, result)
-        except Exception:  # a checkpoint that cannot be written must not cost the result
-            logger.exception("the result of task %d could not be remembered", task.id)
+        return self.course.cancel(task)
 
     # -- tell
 
@@ -442,9 +283,9 @@ class DataFlowKernel:
 
     def wait_for_current_tasks(self) -> None:
         """Wait until all tasks that were submitted before this call are final, however they end."""
-        for task in self._ledger.left():
+        for future in self._ledger.left_futures():
             try:
-                task.app_fu.exception()
+                future.exception()
             except CancelledError:
                 continue
 
@@ -458,29 +299,31 @@ class DataFlowKernel:
                 self._cleaned.wait(CLEANUP_PATIENCE)
             return
         self._cleaner = threading.get_ident()
-        try:
-            self._end()
-        finally:
-            exits.forget(self)
-            self._cleaned.set()
+        with exits.uninterrupted():
+            try:
+                self._end()
+            finally:
+                exits.forget(self)
+                self._cleaned.set()
 
     def _end(self) -> None:
-        if self.job_status_poller is not None:
-            self.job_status_poller.close()
-        self._trampoline.run(self._abandon, self._ledger.left())
-        self._lineup.shutdown()
-        self._internal.close()
-        self.memoizer.close()
-        self.log_task_states()
-        if self._observers is not None:
-            self._observers.run_finished(self)
-        self._close_log()
+        """Take down all parts of the run, in this order, whatever any of them raises."""
+        with contextlib.ExitStack() as last_to_first:
+            last_to_first.callback(self._close_log)
+            if self._observers is not None:
+                last_to_first.callback(self._observers.run_finished, self)
+            last_to_first.callback(self.log_task_states)
+            last_to_first.callback(self.memoizer.close)
+            last_to_first.callback(self._internal.close)
+            last_to_first.callback(self._lineup.shutdown)
+            if self.job_status_poller is not None:
+                last_to_first.callback(self.job_status_poller.close)
+            self.course.abandon(self._ledger.left())
 
-    def _abandon(self, tasks: Sequence[TaskRecord]) -> None:
-        """Fail the tasks; on the trampoline, so that none of them fails because of another."""
-        for task in tasks:
-            message = f"task {task.id} ({task.func_name}) was {task.status.name} when its run ended"
-            self._finish(task, States.failed, error=ShutdownError(message))
+    def forsake(self) -> None:
+        """Be over, and touch nothing, in a forked child: the run belongs to the parent."""
+        self._ledger.forsake()
+        self._cleaned.set()
 
     def __enter__(self) -> DataFlowKernel:
         return self
@@ -494,8 +337,7 @@ class DataFlowKernel:
             if self.config.exit_mode == "wait" and error is None:
                 self.wait_for_current_tasks()
         finally:
-            with exits.uninterrupted():
-                self.cleanup()
+            self.cleanup()
 
 
 def _new_rundir(config: Config) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowcore.dataflow.tasks import FINAL_STATES, SUCCESSORS, States, TaskRecord
 from flowcore.errors import NoDataFlowKernelError
 
 if TYPE_CHECKING:
+    from flowcore.dataflow.futures import AppFuture
     from flowcore.observation import Observers
 
 
@@ -56,7 +57,7 @@ class TaskLedger:
     def refuse_when_closed(self) -> None:
         """Raise a `NoDataFlowKernelError` if the run is over."""
         if self.closed:
-            message = "Cannot submit to a DFK that has been cleaned up"
+            message = "Cannot submit to a DFK that has been cleaned up\n  start another run with flowcore.load()"
             raise NoDataFlowKernelError(message)
 
     def close(self) -> bool:
@@ -64,6 +65,12 @@ class TaskLedger:
         with self._lock:
             first, self.closed = not self.closed, True
         return first
+
+    def forsake(self) -> None:
+        """Be closed and know of no task, in a forked child: the tasks are its parent's."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self.closed = True
+        self.unfinished = {}
 
     def count_off(self, task: TaskRecord) -> bool:
         """Note that one of the futures that the task waits for is done; True where it was the last."""
@@ -90,6 +97,8 @@ class TaskLedger:
         """Note that the task's future is done."""
         with self._lock:
             self.unfinished.pop(task.id, None)
+            if self._garbage_collect:
+                del task.app_fu
 
     def counts(self) -> dict[States, int]:
         """Count the tasks in each state."""
@@ -100,3 +109,8 @@ class TaskLedger:
         """List the tasks whose futures are not done, those submitted first first."""
         with self._lock:
             return list(self.unfinished.values())
+
+    def left_futures(self) -> list[AppFuture[Any]]:
+        """List the futures that are not done, in the same order."""
+        with self._lock:
+            return [task.app_fu for task in self.unfinished.values()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from flowcore import executors, resources
 from flowcore.config import check_labels
-from flowcore.errors import ConfigurationError, InvalidResourceSpecification
+from flowcore.errors import ConfigurationError, InvalidResourceSpecification, NoDataFlowKernelError
 from flowcore.executors.base import Executor, RunContext
 from flowcore.executors.errors import ExecutorError
 
@@ -29,7 +30,10 @@ class Lineup:
 
     def __init__(self, context: RunContext) -> None:
         self.executors: dict[str, Executor] = {}
+        """Replaced, never changed, when an executor is added."""
         self._context = context
+        self._lock = threading.Lock()  # guards `executors` and `_closed` while they change
+        self._closed = False
         self._known: dict[tuple[Any, frozenset[str]], tuple[Executor, ...]] = {}
 
     def add(self, executor: Executor) -> None:
@@ -38,25 +42,34 @@ class Lineup:
         Raises:
             ConfigurationError: another one has its label.
             ExecutorError: it cannot start; nothing of it is left.
+            NoDataFlowKernelError: the run is over.
         """
         check_labels([*self.executors.values(), executor])
         try:
             executor.start(self._context)
-        except Exception as error:
-            executor.shutdown()
-            if isinstance(error, ExecutorError):
+        except ExecutorError:  # it has stopped itself, or it serves another run
+            raise
+        except BaseException as error:
+            _shut_down(executor)
+            if not isinstance(error, Exception):
                 raise
             raise ExecutorError(executor, f"{type(error).__name__}: {error}") from error
-        self.executors[executor.label] = executor
-        self._known = {}
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self.executors = {**self.executors, executor.label: executor}
+                self._known = {}
+        if closed:
+            _shut_down(executor)
+            message = f"executor {executor.label!r} cannot be added\n  the run is over"
+            raise NoDataFlowKernelError(message)
 
     def shutdown(self) -> None:
         """Shut all executors down, one's failure notwithstanding."""
+        with self._lock:
+            self._closed = True
         for executor in self.executors.values():
-            try:
-                executor.shutdown()
-            except Exception:  # the others must be shut down all the same
-                logger.exception("executor %s did not shut down cleanly", executor.label)
+            _shut_down(executor)
 
     def candidates(self, labels: str | Sequence[str], specification: Mapping[str, Any]) -> tuple[Executor, ...]:
         """Return the executors with one of the labels that honour all keys of the specification.
@@ -68,9 +81,10 @@ class Lineup:
             InvalidResourceSpecification: none of them honours all the keys.
         """
         wish = (labels if isinstance(labels, str) else tuple(labels), frozenset(specification))
-        found = self._known.get(wish)
+        known = self._known  # the one that belongs to the executors looked at below
+        found = known.get(wish)
         if found is None:
-            found = self._known[wish] = self._work_out(*wish)
+            found = known[wish] = self._work_out(*wish)
         return found
 
     def check(self, labels: str | Sequence[str]) -> None:
@@ -81,7 +95,7 @@ class Lineup:
         """
         if labels == ALL:
             return
-        unknown = [label for label in labels if label not in self.executors]
+        unknown = [label for label in _listed(labels) if label not in self.executors]
         if unknown:
             there_are = ", ".join(map(repr, self.executors)) or "none"
             message = (
@@ -91,7 +105,7 @@ class Lineup:
 
     def _work_out(self, labels: str | tuple[str, ...], keys: frozenset[str]) -> tuple[Executor, ...]:
         self.check(labels)
-        named = [executor for label, executor in self.executors.items() if labels == ALL or label in labels]
+        named = [executor for label, executor in self.executors.items() if labels == ALL or label in _listed(labels)]
         found = tuple(executor for executor in named if keys <= executor.resource_keys)
         if not found:
             raise self._unhonoured(keys, named)
@@ -102,6 +116,17 @@ class Lineup:
         asked = [executor.label for executor in named]
         missing = [key for key in keys if not any(key in executor.resource_keys for executor in named)]
         return InvalidResourceSpecification(missing or sorted(keys), resources.unhonoured(keys, offers, asked))
+
+
+def _shut_down(executor: Executor) -> None:
+    try:
+        executor.shutdown()
+    except Exception:  # the others must be shut down all the same
+        logger.exception("executor %s did not shut down cleanly", executor.label)
+
+
+def _listed(labels: str | Sequence[str]) -> Sequence[str]:
+    return [labels] if isinstance(labels, str) else labels
 
 
 def by_load(candidates: tuple[Executor, ...]) -> Sequence[Executor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 from flowcore.config import Config
-from flowcore.dataflow import exits
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.errors import ConfigurationError, NoDataFlowKernelError
 
@@ -63,8 +62,7 @@ def clear(*, wait: bool = True) -> None:
         if wait:
             kernel.wait_for_current_tasks()
     finally:
-        with exits.uninterrupted():
-            kernel.cleanup()
+        kernel.cleanup()
 
 
 def wait_for_current_tasks() -> None:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowcore.dataflow.errors import DependencyError
-from flowcore.errors import ShutdownError
-from flowcore.executors.errors import TaskLost
+from flowcore.errors import InvalidResourceSpecification, ShutdownError
+from flowcore.executors.errors import ExecutorError, TaskLost
 
 if TYPE_CHECKING:
     from flowcore.config import Config
     from flowcore.dataflow.tasks import TaskRecord
 
+_FOR_GOOD: Final = (ShutdownError, DependencyError, InvalidResourceSpecification)
+"""Failures that another attempt would only repeat."""
+
 
 def may_run_again(task: TaskRecord, error: BaseException, config: Config) -> tuple[bool, BaseException]:
     """Charge a failure to the budget that it belongs to.
 
-    A task that was lost with its process is charged to `lost_retries`; what the user's code raised costs 1, or what
-    `retry_handler` says, of `retries`.
+    A task that was lost with its process, or that a broken executor refused, is charged to `lost_retries`; what the
+    user's code raised costs 1, or what `retry_handler` says, of `retries`.
 
     Returns:
         Whether the task is run again, and the error that stands if it is not.
     """
-    if isinstance(error, (ShutdownError, DependencyError)):
+    if isinstance(error, _FOR_GOOD):
         return False, error
-    if isinstance(error, TaskLost):
+    if isinstance(error, (TaskLost, ExecutorError)):
         task.lost_count += 1
         return task.lost_count <= config.lost_retries, error
     task.fail_count += 1

@@ -14,7 +14,7 @@ def make_rundir(parent: str | PathLike[str]) -> Path:
     """
     root = Path(parent).absolute()
     root.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name) for path in root.iterdir() if path.name.isdigit()]
+    taken = [int(path.name) for path in root.iterdir() if path.name.isdecimal()]
     number = max(taken, default=-1) + 1
     while True:
         candidate = root / f"{number:03}"

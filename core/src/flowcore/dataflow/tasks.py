@@ -58,8 +58,8 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 class TaskRecord:
     """What the kernel knows of one task.
 
-    Only the kernel writes it. The fields can also be read as `record["name"]`. `func`, `args`, `kwargs` and `depends`
-    are given up when the task is final; times are seconds since the epoch.
+    Only the kernel writes it. The fields can also be read as `record["name"]`. `func`, `args`, `kwargs`, `depends`
+    and `joins` are given up when the task is final; times are seconds since the epoch.
     """
 
     __slots__ = (
@@ -97,6 +97,8 @@ class TaskRecord:
     )
 
     app_fu: AppFuture[Any]
+    """The task's future, which in turn refers to the record: absent when the future is done, unless
+    `Config(garbage_collect=False)`."""
 
     def __init__(
         self,
@@ -146,30 +148,37 @@ class TaskRecord:
         self.try_time_returned: float | None = None
 
     def __getitem__(self, name: str) -> Any:
-        if name not in TaskRecord.__slots__:
-            raise KeyError(name)
-        return getattr(self, name)
+        if name in TaskRecord.__slots__ and hasattr(self, name):
+            return getattr(self, name)
+        raise KeyError(name)
 
     def keys(self) -> Iterator[str]:
         """Name the fields, so that `dict(record)` is a snapshot."""
-        return (name for name in TaskRecord.__slots__ if not name.startswith("_"))
+        return (name for name in TaskRecord.__slots__ if not name.startswith("_") and hasattr(self, name))
 
     def dependency_done(self, _dependency: Future[Any]) -> None:
         """Count one dependency off; a callback of each."""
-        self.dfk.dependency_done(self)
+        self.dfk.course.dependency_done(self)
 
     def attempt_done(self, outcome: Future[Any]) -> None:
         """Take an executor's outcome; the callback of the executor's future."""
-        self.dfk.handle_exec_update(self, outcome)
+        self.dfk.course.returned(self, outcome)
 
     def drop_inputs(self) -> None:
-        """Give up what only an unfinished task needs."""
-        self.func = None
+        """Give up what only an unfinished task needs; from any thread, and more than once."""
+        self.func = None  # first: whoever takes the arguments sees by it whether they are whole
         self.args = ()
         self.kwargs = {}
         self.depends = ()
         self.exec_fu = None
+        self.joins = None
         self.candidates = ()
+
+    def call(self) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]] | None:
+        """Return the function with its arguments, None once they were given up."""
+        args, kwargs = self.args, self.kwargs
+        func = self.func
+        return None if func is None else (func, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<TaskRecord {self.id} {self.func_name} {self.status.name}>"

@@ -175,6 +175,7 @@ class _Review:
                 return
             self._last_scale_out = now
             executor.scale_out(decision.scale_out)
+            executor.handle_errors()  # a block may have been refused, and will not be heard of again
 
     def _snapshot(self, now: float) -> Snapshot:
         executor, provider, tally = self.executor, self.executor.provider, self.executor.tally()

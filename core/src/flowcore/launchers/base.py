@@ -13,9 +13,6 @@ class Launcher(ABC):
     `debug=True` makes the generated script say what it does on the job's standard error; it never changes what runs.
     """
 
-    nodes_spanned: bool = False
-    """Whether the launcher starts copies on every node of a block, not only on the first."""
-
     def __init__(self, debug: bool = True) -> None:
         self.debug = debug
 

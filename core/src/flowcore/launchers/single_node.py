@@ -9,25 +9,23 @@ from flowcore.launchers.base import Launcher, announce
 
 # Each copy leads a process group of its own (set -m), so that a signal reaches whatever the copy has started. A signal
 # that comes while copies are being started stops that, and is passed on once more to the one that it may have missed.
-# A wait that a trap interrupts has not waited: hence the loop. `jobs -pr` names running copies only, whose numbers
-# cannot have come to mean other processes.
+# SIGINT is not passed on as such: a shell that is just starting a program may lose it. A wait that a trap interrupts
+# has not waited: hence the loop. `jobs -pr` names running copies only, whose numbers cannot have come to mean others.
 SCRIPT: Final = """\
 flowcore_command={command}
-flowcore_forward() {{
-  flowcore_interrupted=$1
-  for flowcore_copy in $(jobs -pr); do kill -s "$1" -- "-$flowcore_copy" 2>/dev/null; done
+flowcore_end_copies() {{
+  flowcore_interrupted=yes
+  for flowcore_copy in $(jobs -pr); do kill -s TERM -- "-$flowcore_copy" 2>/dev/null; done
 }}
 set +e -m
-trap 'flowcore_forward TERM' TERM
-trap 'flowcore_forward INT' INT
-trap 'flowcore_forward HUP' HUP
+trap flowcore_end_copies TERM INT HUP
 flowcore_interrupted=
 flowcore_copies=()
 for ((flowcore_i = 0; flowcore_i < {copies} && ${{#flowcore_interrupted}} == 0; flowcore_i++)); do
   ( trap - TERM INT HUP; set +m; eval "$flowcore_command" ) </dev/null &
   flowcore_copies+=($!)
 done
-[ -z "$flowcore_interrupted" ] || flowcore_forward "$flowcore_interrupted"
+[ -z "$flowcore_interrupted" ] || flowcore_end_copies
 flowcore_failed=0
 flowcore_first=0
 for flowcore_pid in "${{flowcore_copies[@]}}"; do
@@ -51,7 +49,7 @@ class SingleNodeLauncher(Launcher):
     """Starts `tasks_per_node * nodes_per_block` copies on one node, and ends when all have ended.
 
     The exit code is 0, or that of the first copy that failed: if all copies failed, or, with `fail_on_any`, if any did.
-    SIGTERM, SIGINT and SIGHUP reach every copy and what it has started.
+    SIGTERM, SIGINT and SIGHUP make the script send SIGTERM to every copy and what it has started.
 
     Args:
         debug: say on standard error what is started.

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from flowcore.executors.base import RunContext
-from flowcore.executors.block import BlockExecutor, BlockErrorHandler
+from flowcore.executors.block import BlockErrorHandler, BlockExecutor
 from flowcore.futures import TaskFuture
 from flowcore.providers.base import Provider
 

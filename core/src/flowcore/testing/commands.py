@@ -23,11 +23,11 @@ COMMANDS: Final = {
     **{name: f"printf %s {shlex.quote(text)}" for name, text in TEXTS.items()},
     "heredoc": "cat <<'EOF'\n$x `y` \\z\nEOF\ncat <<EOF\n$((1 + 1))\nEOF",
     "comment at the end": "echo shown # echo hidden",
-    "several lines": "say() {\n  echo \"said $1\"\n}\nsay one\nsay two",
+    "several lines": 'say() {\n  echo "said $1"\n}\nsay one\nsay two',
     "continued line": "echo one \\\n  two",
     "semicolon at the end": "echo one;",
     "pipes and lists": "false || echo one | tr o 0 && ( echo two; echo three ) | wc -l",
-    "variables": "a='x  y'; b=(1 2); echo \"$a\" ${#b[@]} \"${b[@]}\"",
+    "variables": 'a=\'x  y\'; b=(1 2); echo "$a" ${#b[@]} "${b[@]}"',
 }
 """Commands that print the same wherever /bin/bash runs them."""
 

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,11 +40,12 @@ class LauncherConformance(ABC):
         """Tell how many copies run on one machine; override where that is not the product."""
         return tasks_per_node * nodes_per_block
 
-    def start(self, text: str, folder: Path) -> subprocess.Popen[str]:
+    @contextmanager
+    def start(self, text: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
         """Start the text as a provider does: a script for /bin/bash that leads its session, without input."""
         script = folder / "script.sh"
         script.write_text(text)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["/bin/bash", str(script)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -50,6 +53,12 @@ class LauncherConformance(ABC):
             start_new_session=True,
             encoding="utf-8",
         )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:  # the test has failed
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, text: str, folder: Path) -> tuple[int, str, str]:
         """Run the text, and return its exit code, standard output and standard error."""

@@ -156,4 +156,3 @@ class ProviderConformance(ABC):
         provider = self.make_provider(tmp_path, worker_init="export GREETING='hello  you'\n# and a remark")
         self.run(provider, f'echo "$GREETING" > {shlex.quote(str(tmp_path / "greeting"))}')
         assert (tmp_path / "greeting").read_text() == "hello  you\n"
-

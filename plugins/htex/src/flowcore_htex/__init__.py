@@ -1,0 +1,1 @@
+"""The high-throughput executor of flowcore: an interchange, managers and worker processes over ZeroMQ."""

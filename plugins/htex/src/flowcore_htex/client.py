@@ -1,0 +1,450 @@
+"""The submit side: calls out in batches, outcomes in by one thread, and a new interchange when the old one dies."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import select
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from flowcore.errors import ShutdownError
+from flowcore.futures import TaskFuture
+from flowcore.serialize import DeserializationError, FunctionCache, FunctionEntry, SerializationError
+from flowcore.serialize.exceptions import unpack_exception
+from flowcore.serialize.functions import function_name
+from flowcore.serialize.pickling import dumps, dumps_call, loads
+from flowcore_htex import wire
+from flowcore_htex.broker import Broker, InterchangeFailed
+from flowcore_htex.errors import InterchangeLost, from_record
+from flowcore_htex.link import Link, LinkClosed
+
+logger = logging.getLogger(__name__)
+
+_BATCH: Final = 64
+_BATCH_BYTES: Final = 1 << 18
+_PAUSE: Final = 0.0005
+"""Seconds since the last send after which a task is sent at once, whatever is in flight."""
+
+_WINDOW: Final = 20_000
+"""Tasks that the interchange may have; more wait in the user's process, which keeps them anyway."""
+
+_FAREWELL: Final = 3.0
+_ANSWER: Final = 5.0
+_SHORT_LIFE: Final = 2.0
+_SHORT_LIVES: Final = 4
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class HtexFuture(TaskFuture[Any]):
+    """The future of one task. `cancel` takes effect at once and stops the task, even if it runs."""
+
+    __slots__ = ("client", "size", "task", "tid")
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self.client = client
+        self.task: tuple[FunctionEntry | None, bytes, list[Any], bytes] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel; False only where there already is an outcome."""
+        if not self.done() and super().cancel():
+            self.client.cancelled(self)
+        return self.cancelled()
+
+
+class Client:
+    """Owns the link to the interchange, and the futures.
+
+    `submit` may be called from any thread and never waits. Everything that arrives is handled by one thread,
+    `flowcore-htex-client-LABEL`; it writes `_link` and `managers`. `_lock` guards the outbox, the futures' ids and sending;
+    no callback and no user code runs while it is held.
+
+    Args:
+        label: the executor's label.
+        broker: starts the interchange.
+        heartbeat_threshold: seconds of silence after which the interchange is taken for dead.
+        changed: called with each record about a manager that came, went or was refused.
+        broken: called with the error when there can be no interchange any more.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        broker: Broker,
+        heartbeat_threshold: float,
+        changed: Callable[[dict[str, Any]], None],
+        broken: Callable[[Exception], None],
+    ) -> None:
+        self.managers: dict[str, dict[str, Any]] = {}
+        self._label = label
+        self._broker = broker
+        self._threshold = heartbeat_threshold
+        self._changed = changed
+        self._broken = broken
+        self._lock = threading.Lock()
+        self._futures: dict[int, HtexFuture] = {}
+        self._outbox: deque[HtexFuture] = deque()
+        self._outbox_bytes = 0
+        self._cancellations: deque[int] = deque()
+        self._released: deque[int] = deque()
+        self._functions = FunctionCache(self._released.append)
+        self._sent_functions: set[int] = set()
+        self._numbers = itertools.count(1)
+        self._last_send = 0.0
+        self._closing = False
+        self._lives: deque[float] = deque(maxlen=_SHORT_LIVES)
+        self._questions: dict[int, tuple[threading.Event, list[Any]]] = {}
+        self._question_numbers = itertools.count(1)
+        self._greeted = threading.Event()
+        self._link: Link | None = None
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._receiver_id = 0
+        self._thread: threading.Thread | None = None
+
+    # -- life
+
+    def start(self) -> None:
+        """Start the interchange and the thread; raises `InterchangeFailed` or `OSError`."""
+        self._lives.append(time.monotonic())
+        self._link = self._broker.launch([])
+        _clients.add(self)
+        self._thread = threading.Thread(target=self._run, name=f"flowcore-htex-client-{self._label}", daemon=True)
+        self._thread.start()
+
+    def wait_until_greeted(self, timeout: float) -> bool:
+        """Wait until the interchange has said that it serves."""
+        return self._greeted.wait(timeout) and not self._closing
+
+    def shutdown(self) -> None:
+        """End the interchange and with it the managers; every future is done afterwards."""
+        with self._lock:
+            first = not self._closing
+            self._closing = True
+            if first and self._link is not None:
+                try:
+                    self._link.send(wire.END)
+                except LinkClosed:
+                    pass
+        self.fail_all(ShutdownError(f"executor {self._label} was shut down before this task ended"))
+        if self._thread is not None and self._thread is not threading.current_thread():
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+        if first:
+            self._broker.reap(_FAREWELL)
+            if self._link is not None:
+                self._link.close()
+            self._broker.close()
+            os.close(self._wake)
+            _clients.discard(self)
+
+    # -- tasks out
+
+    def submit(self, func: Callable[..., Any], spec: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HtexFuture:
+        """Send a task, soon; raises `SerializationError` and `ShutdownError`."""
+        buffers: list[Any] = []
+        entry: FunctionEntry | None = None
+        try:
+            entry = self._functions.entry(func)
+            payload = dumps((func, (args, kwargs)), buffers) if entry is None else dumps_call(args, kwargs, buffers)
+        except Exception as error:
+            what = "an argument" if entry is not None else "the function or an argument"
+            raise SerializationError(function_name(func), f"{type(error).__name__}: {error}", what) from error
+        size = len(payload)
+        if buffers or size >= wire.BIG:
+            buffers = [payload, *buffers]
+            payload = b""
+            size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        future = HtexFuture(self)
+        future.task = (entry, payload, buffers, spec)
+        with self._lock:
+            if self._closing:
+                raise ShutdownError(f"executor {self._label} has been shut down")
+            future.tid = tid = next(self._numbers)
+            self._futures[tid] = future
+            outbox = self._outbox
+            outbox.append(future)
+            self._outbox_bytes += size
+            waiting = len(outbox)
+            if threading.get_ident() == self._receiver_id:
+                if waiting >= _BATCH:
+                    self._flush()  # the rest goes at the end of the batch of outcomes
+            elif (
+                waiting == len(self._futures)
+                or waiting >= _BATCH
+                or self._outbox_bytes >= _BATCH_BYTES
+                or time.perf_counter() - self._last_send > _PAUSE
+            ):
+                self._flush()
+            elif waiting == 1:
+                os.eventfd_write(self._wake, 1)
+        return future
+
+    def outstanding(self) -> int:
+        """Count the futures that are not done."""
+        return len(self._futures)
+
+    def cancelled(self, future: HtexFuture) -> None:
+        """Tell everybody that nobody wants the outcome any more."""
+        with self._lock:
+            if self._futures.pop(future.tid, None) is None:
+                return
+            future.task = None
+            self._cancellations.append(future.tid)
+            if not self._closing and self._receiver_id != threading.get_ident():
+                os.eventfd_write(self._wake, 1)
+
+    def _flush(self) -> None:
+        """Send what is in the outbox, as far as the interchange may have it; the lock is held."""
+        link = self._link
+        outbox = self._outbox
+        if link is None:
+            return
+        room = _WINDOW - (len(self._futures) - len(outbox))
+        plain: list[tuple[int, int, bytes]] = []
+        while outbox and room > 0:
+            future = outbox.popleft()
+            task = future.task
+            if task is None:
+                continue  # cancelled meanwhile
+            room -= 1
+            entry, payload, buffers, spec = task
+            number = 0
+            if entry is not None:
+                number = entry.number
+                if number not in self._sent_functions:
+                    self._sent_functions.add(number)
+                    link.queue(wire.FUNCTION, wire.pack_function(number, entry.blob))
+            if buffers:
+                link.queue(wire.BIG_TASK, wire.pack_big_task(future.tid, number, spec), buffers)
+            elif spec:
+                link.queue(wire.TASKS, wire.pack_tasks([(future.tid, number, payload)], spec))
+            else:
+                plain.append((future.tid, number, payload))
+        if plain:
+            link.queue(wire.TASKS, wire.pack_tasks(plain))
+        self._outbox_bytes = 0
+        if self._cancellations:
+            link.queue(wire.CANCEL, wire.pack_ids(_drained(self._cancellations)))
+        if self._released:
+            stale = [number for number in _drained(self._released) if number in self._sent_functions]
+            self._sent_functions.difference_update(stale)
+            if stale:
+                link.queue(wire.FORGET, wire.pack_ids(stale))
+        self._last_send = time.perf_counter()
+        before = link.backlog
+        try:
+            link.flush()
+        except LinkClosed:
+            return  # the thread notices, and sends everything again to the next interchange
+        if (link.pending() or bool(link.backlog) > bool(before)) and self._receiver_id != threading.get_ident():
+            os.eventfd_write(self._wake, 1)  # there is something to receive, or to send when there is room
+
+    # -- outcomes in
+
+    def _run(self) -> None:
+        self._receiver_id = threading.get_ident()
+        while True:
+            try:
+                self._receive()
+            except LinkClosed as error:
+                if self._closing or not self._restart(str(error)):
+                    break
+            except Exception:
+                logger.exception("executor %s: the interchange is not understood; it is started again", self._label)
+                if self._closing or not self._restart("it sent what is no message"):
+                    break
+        self._greeted.set()
+        for event, _ in list(self._questions.values()):
+            event.set()
+
+    def _receive(self) -> None:
+        """Handle what arrives, until the link breaks."""
+        link = self._link
+        assert link is not None
+        poller = select.poll()
+        poller.register(self._wake, select.POLLIN)
+        monitor = getattr(link, "monitor_fileno", None)
+        if monitor is not None:
+            poller.register(monitor(), select.POLLIN)
+        writable = False
+        poller.register(link.fileno(), select.POLLIN)
+        while True:
+            if bool(link.backlog) != writable:
+                writable = not writable
+                poller.modify(link.fileno(), select.POLLIN | (select.POLLOUT if writable else 0))
+            with self._lock:
+                ready = link.pending()
+            if not ready:
+                for descriptor, _ in poller.poll(1000 * self._threshold):
+                    if descriptor == self._wake:
+                        os.eventfd_read(self._wake)
+            with self._lock:
+                messages = link.receive()
+            for message in messages:
+                self._handle(*message)
+            if self._outbox or self._cancellations or self._released or writable:
+                with self._lock:
+                    self._flush()
+            if not messages and time.monotonic() - link.heard > self._threshold:
+                raise LinkClosed(f"it was silent for {self._threshold:g} s")
+
+    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+        if kind == wire.RESULTS:
+            self._results(head)
+        elif kind == wire.BIG_RESULT:
+            tid, _, status = wire.unpack_big_result(head)
+            future = self._futures.pop(tid, None)
+            if future is not None:
+                self._settle(future, status, buffers[0], buffers[1:])
+        elif kind == wire.LOST:
+            record = wire.unpack_json(head)
+            for tid in record["tids"]:
+                future = self._futures.pop(tid, None)
+                if future is not None:
+                    _fail(future, from_record(record))
+        elif kind == wire.MANAGERS:
+            self._manager_changed(wire.unpack_json(head))
+        elif kind == wire.ANSWER:
+            answer = wire.unpack_json(head)
+            question = self._questions.pop(answer["id"], None)
+            if question is not None:
+                question[1].append(answer["managers"])
+                question[0].set()
+        elif kind == wire.HELLO:
+            self._greeted.set()
+
+    def _results(self, head: bytes) -> None:
+        tids, statuses, payloads = wire.unpack_results(head)
+        pop = self._futures.pop
+        for tid, status, payload in zip(tids, statuses, payloads):  # noqa: B905 - one length, by construction
+            future = pop(tid, None)
+            if future is not None:
+                self._settle(future, status, payload, ())
+
+    def _settle(self, future: HtexFuture, status: int, payload: Any, buffers: Any) -> None:
+        future.task = None
+        try:
+            if status == wire.NONE:
+                future.set_result(None)
+            elif status == wire.VALUE:
+                future.set_result(loads(payload, buffers))
+            else:
+                future.set_exception(unpack_exception(payload))
+        except BaseException as error:  # noqa: BLE001 - unpickling and callbacks are foreign code; the thread goes on
+            _fail(future, DeserializationError("the result of a task", f"{type(error).__name__}: {error}"))
+
+    def _manager_changed(self, record: dict[str, Any]) -> None:
+        manager = record["manager"]
+        if record["event"] == "lost":
+            self.managers.pop(manager["manager"], None)
+        elif record["event"] != "refused":
+            self.managers[manager["manager"]] = manager
+        self._changed(record)
+
+    # -- the interchange dies
+
+    def _restart(self, why: str) -> bool:
+        """Start another interchange and tell it everything; False where that is hopeless."""
+        ending = self._broker.reap()
+        logger.warning("executor %s: the interchange is lost (%s; %s); it is started again", self._label, why, ending)
+        now = time.monotonic()
+        recent = [start for start in self._lives if now - start < _SHORT_LIFE * _SHORT_LIVES]
+        error = InterchangeLost(self._label, f"{why}; {ending}")
+        if len(recent) < _SHORT_LIVES:
+            try:
+                self._resend(self._broker.launch(list(self.managers)))
+                self._lives.append(now)
+                return True
+            except (InterchangeFailed, OSError) as failure:
+                error = InterchangeLost(self._label, f"it cannot be started again: {failure}")
+        self.fail_all(error)
+        self._broken(error)
+        return False
+
+    def _resend(self, link: Link) -> None:
+        """Send all that is outstanding over a new link."""
+        with self._lock:
+            old, self._link = self._link, link
+            if old is not None:
+                old.close()
+            self._sent_functions.clear()
+            self._cancellations.clear()
+            self._outbox = deque(self._futures.values())
+            self._flush()
+            link.send(wire.READY)
+        for event, _ in list(self._questions.values()):
+            event.set()
+
+    def fail_all(self, error: Exception) -> None:
+        """Fail every future that is not done."""
+        with self._lock:
+            futures, self._futures = self._futures, {}
+            self._outbox.clear()
+            if not self._closing:
+                self._cancellations.extend(futures)
+        for future in futures.values():
+            _fail(future, error)
+
+    def fail(self, future: HtexFuture, error: Exception) -> None:
+        """Fail one task, and tell everybody that nobody wants its outcome."""
+        with self._lock:
+            known = self._futures.pop(future.tid, None) is not None
+            if known:
+                self._cancellations.append(future.tid)
+        if known:
+            _fail(future, error)
+            os.eventfd_write(self._wake, 1)
+
+    # -- questions
+
+    def ask(self, what: str, blocks: list[str] | None = None) -> list[dict[str, Any]]:
+        """Ask the interchange about its managers; what was last heard of them if it does not answer."""
+        if self._closing or threading.get_ident() == self._receiver_id or self._link is None:
+            return list(self.managers.values())
+        number = next(self._question_numbers)
+        event, answer = self._questions[number] = (threading.Event(), [])
+        with self._lock:
+            try:
+                self._link.send(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
+            except LinkClosed:
+                pass
+        event.wait(_ANSWER)
+        self._questions.pop(number, None)
+        return answer[0] if answer else list(self.managers.values())
+
+    def drop_after_fork(self) -> None:
+        """Close what a forked child has inherited, so that it does not keep the run alive."""
+        self._closing = True
+        if self._link is not None:
+            self._link.close()
+        self._broker.close_sockets()
+
+
+def _fail(future: HtexFuture, error: Exception) -> None:
+    future.task = None
+    try:
+        future.set_exception(error)
+    except BaseException as failure:  # noqa: BLE001 - it was cancelled, or a callback raised; neither concerns others
+        logger.debug("the error of task %s came too late: %s", future.tid, failure)
+
+
+def _drained(ids: deque[int]) -> list[int]:
+    found = []
+    while ids:
+        found.append(ids.popleft())
+    return found
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client.drop_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,73 @@
+"""Walltime and memory of running tasks: what is due, and who is over the limit."""
+
+from __future__ import annotations
+
+import heapq
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from flowcore_htex.node import resident_memory
+from flowcore_htex.slots import Slot
+
+_LOOK: Final = 0.1
+"""Seconds between two looks at the memory of tasks that have a limit; no looks while there is no such task."""
+
+Doom = Callable[[Slot, int, "dict[str, Any] | None"], None]
+
+
+class Enforcement:
+    """Watches the tasks that asked for a walltime or for memory, and dooms their workers when they go over it."""
+
+    def __init__(self, doom: Doom) -> None:
+        self._doom = doom
+        self._ends: list[tuple[float, int, Slot, float]] = []
+        self._limits: dict[int, tuple[Slot, float]] = {}
+        self._running: set[int] = set()
+        self._next_look = 0.0
+
+    def begin(self, tid: int, slot: Slot, need: Mapping[str, Any]) -> None:
+        """Note that a task starts now."""
+        self._running.add(tid)
+        if "walltime" in need:
+            heapq.heappush(self._ends, (time.monotonic() + need["walltime"], tid, slot, need["walltime"]))
+        if "memory" in need:
+            self._limits[tid] = (slot, need["memory"])
+
+    def end(self, tid: int) -> None:
+        """Note that a task has ended."""
+        self._running.discard(tid)
+        self._limits.pop(tid, None)
+        while self._ends and self._ends[0][1] not in self._running:
+            heapq.heappop(self._ends)
+
+    def deadline(self) -> float | None:
+        """Return when `check` has to be called next, None for never."""
+        due = [self._ends[0][0]] if self._ends else []
+        if self._limits:
+            due.append(self._next_look)
+        return min(due, default=None)
+
+    def check(self, now: float) -> None:
+        """Doom whoever is over a limit."""
+        while self._ends and self._ends[0][0] <= now:
+            _, tid, slot, walltime = heapq.heappop(self._ends)
+            if tid in self._running:
+                self._doom(slot, tid, _record(tid, "WalltimeExceeded", limit=walltime, used=walltime))
+        if self._limits and now >= self._next_look:
+            self._next_look = now + _LOOK
+            self._check_memory()
+
+    def _check_memory(self) -> None:
+        from flowcore_htex.zygote import descendants
+
+        for tid, (slot, limit) in list(self._limits.items()):
+            if slot.pid:
+                used = resident_memory([slot.pid, *descendants(slot.pid)])
+                if used > limit:
+                    self._doom(slot, tid, _record(tid, "MemoryExceeded", limit=limit, used=used))
+
+
+def _record(tid: int, error: str, *, limit: float, used: float) -> dict[str, Any]:
+    return {"tids": [tid], "error": error, "limit": limit, "used": used, "host": socket.gethostname()}

@@ -1,0 +1,492 @@
+"""The executor as users see it: `HighThroughputExecutor`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from flowcore.errors import ConfigurationError, InvalidResourceSpecification
+from flowcore.executors.base import RunContext
+from flowcore.executors.block import BlockErrorHandler, BlockExecutor
+from flowcore.executors.errors import ExecutorError
+from flowcore.providers.base import Provider
+from flowcore.serialize import dumps
+from flowcore_htex import launch
+from flowcore_htex.addresses import local_addresses
+from flowcore_htex.broker import Broker, InterchangeFailed
+from flowcore_htex.client import Client, HtexFuture
+from flowcore_htex.curve import prepare_folder, write_keys
+from flowcore_htex.demand import Demand
+from flowcore_htex.errors import VersionMismatch
+from flowcore_htex.matching import ManagerSelector, RandomManagerSelector
+from flowcore_htex.node import inspect_node, worker_count
+from flowcore_htex.options import Options
+
+logger = logging.getLogger(__name__)
+
+_GREETING: Final = 30.0
+_LOOPBACK: Final = "127.0.0.1"
+_CLIENT_PORTS: Final = (55000, 56000)
+_TEMPLATE_KEYS: Final = ("python", "config", "block_id", "label", "logdir", "debug", "nodes_per_block")
+
+
+class HighThroughputExecutor(BlockExecutor):
+    """Runs tasks in worker processes: an interchange process here, a manager on each node of the blocks, workers there.
+
+    Args:
+        label: names the executor within a run.
+        provider: obtains the blocks; None for this machine.
+        launch_cmd: how a manager is started, a format template; None for `flowcore_htex.launch.MANAGER`. Keys: python,
+            config (the settings file), block_id, label, logdir, debug, nodes_per_block, and each name in the settings
+            file. A setting is overridden with `--NAME VALUE`.
+        address: where managers reach the interchange, an address or a host name; None offers all addresses of this host.
+        worker_ports: a pair of ports for managers; both are listened on.
+        worker_port_range: where a port for managers is looked for: the first, and one past the last.
+        interchange_port_range: the same for the connection between this process and the interchange. Giving another
+            range than the default makes that connection a TCP one; normally it is a Unix socket.
+        storage_access: staging methods for this executor's files.
+        working_dir: folder into which files are staged, as the workers see it.
+        worker_debug: log each task and message.
+        cores_per_worker: cores of a node for each worker; less than 1 to oversubscribe.
+        mem_per_worker: memory of a node for each worker, in MB or with a unit.
+        max_workers: workers per node at most.
+        prefetch_capacity: tasks per worker that a manager holds in advance.
+        heartbeat_threshold: seconds of silence after which a peer is taken for lost.
+        heartbeat_period: seconds after which a silent peer says that it is there.
+        poll_period: milliseconds that a manager may hold outcomes back to send several at once, while all its workers
+            have work.
+        address_probe_timeout: seconds that a manager tries to reach the interchange; None for 30.
+        worker_logdir_root: folder for the workers' logs; None puts them beside the manager's.
+        container_image: image in which manager and workers run; `RUNTIME://IMAGE` names the container runtime too.
+        encrypted: encrypt and authenticate connections over TCP; None means True.
+        cert_dir: folder for the run's keys, mode 0700; None makes one in the run's folder.
+        interchange_launch_cmd: how the interchange is started; None for `flowcore_htex.launch.INTERCHANGE`.
+        loopback_address: address for the connection between this process and the interchange.
+        worker_port: the one port for managers.
+        cpu_affinity: 'none', 'block', 'block-reverse', 'alternating', or 'list:' and the cores of each worker.
+        available_accelerators: how many, or their names; each worker has one to itself.
+        drain_period: seconds after which a manager takes no more tasks, finishes those it has, and ends.
+        manager_selector: decides which managers get tasks first; see `flowcore_htex.matching`.
+        block_error_handler: see `BlockExecutor`.
+        max_workers_per_node: the same as `max_workers`.
+        remote_monitoring_radio: only None: monitoring observes the kernel and needs no radio.
+    """
+
+    resource_keys: ClassVar[frozenset[str]] = frozenset({"cores", "memory", "gpus", "disk", "walltime", "priority"})
+    cancels_running: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        label: str = "HighThroughputExecutor",
+        provider: Provider | None = None,
+        launch_cmd: str | None = None,
+        address: str | None = None,
+        worker_ports: tuple[int, int] | None = None,
+        worker_port_range: tuple[int, int] = (54000, 55000),
+        interchange_port_range: tuple[int, int] = _CLIENT_PORTS,
+        storage_access: Sequence[Any] | None = None,
+        working_dir: str | None = None,
+        worker_debug: bool = False,
+        cores_per_worker: float = 1,
+        mem_per_worker: float | str | None = None,
+        max_workers: float = float("inf"),
+        prefetch_capacity: int = 0,
+        heartbeat_threshold: float = 120,
+        heartbeat_period: float = 30,
+        poll_period: float = 10,
+        address_probe_timeout: float | None = 30,
+        worker_logdir_root: str | None = None,
+        container_image: str | None = None,
+        encrypted: bool | None = None,
+        cert_dir: str | os.PathLike[str] | None = None,
+        *,
+        interchange_launch_cmd: str | Sequence[str] | None = None,
+        loopback_address: str = _LOOPBACK,
+        worker_port: int | None = None,
+        cpu_affinity: str = "none",
+        available_accelerators: int | Sequence[str] = (),
+        drain_period: float | None = None,
+        manager_selector: ManagerSelector | None = None,
+        block_error_handler: bool | BlockErrorHandler = True,
+        max_workers_per_node: float | None = None,
+        remote_monitoring_radio: None = None,
+    ) -> None:
+        if remote_monitoring_radio is not None:
+            raise ConfigurationError("remote_monitoring_radio: monitoring observes the kernel and needs no radio; leave it None")
+        self.options = Options(
+            label=label,
+            address=address,
+            worker_port=worker_port,
+            worker_ports=worker_ports,
+            worker_port_range=worker_port_range,
+            interchange_port_range=interchange_port_range,
+            loopback_address=loopback_address,
+            cores_per_worker=cores_per_worker,
+            mem_per_worker=mem_per_worker,
+            max_workers=max_workers,
+            max_workers_per_node=max_workers_per_node,
+            prefetch_capacity=prefetch_capacity,
+            heartbeat_threshold=heartbeat_threshold,
+            heartbeat_period=heartbeat_period,
+            poll_period=poll_period,
+            address_probe_timeout=address_probe_timeout,
+            drain_period=drain_period,
+            worker_logdir_root=worker_logdir_root,
+            container_image=container_image,
+            cpu_affinity=cpu_affinity,
+            available_accelerators=available_accelerators,
+            manager_selector=manager_selector,
+            encrypted=encrypted,
+            cert_dir=cert_dir,
+        )
+        self.worker_debug = worker_debug
+        self.interchange_launch_cmd = interchange_launch_cmd
+        self.launch_cmd = self._checked_launch_cmd(launch_cmd or launch.MANAGER)
+        super().__init__(
+            label=label,
+            provider=provider if provider is not None else _this_machine(),
+            block_error_handler=block_error_handler,
+            working_dir=working_dir,
+            storage_access=storage_access,
+        )
+        self._client: Client | None = None
+        self._run: RunContext | None = None
+        self._settings: dict[str, Any] = {}
+        self._connected_blocks: set[str] = set()
+        self._demand = Demand()
+
+    # -- life
+
+    def start(self, run: RunContext) -> None:
+        """Start the interchange and the first blocks; see `Executor`."""
+        if self._run is not None:
+            raise ExecutorError(self.label, "it has been started before; make a new one for a new run")
+        self._run = run
+        try:
+            self._start(run)
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def _start(self, run: RunContext) -> None:
+        try:
+            os.makedirs(self.logdir, exist_ok=True)
+            cert_dir = self._make_keys() if self.options.encrypted else None
+            broker = self._make_broker(run, cert_dir)
+            self._client = Client(
+                self.label, broker, self.options.heartbeat_threshold, self._manager_changed, self.set_bad_state_and_fail_all
+            )
+            broker.listen()
+            self._client.start()
+            self._settings = self._manager_settings(run, broker, cert_dir)
+            with open(self._config_path, "w", encoding="utf-8") as stream:
+                json.dump(self._settings, stream, indent=1)
+        except (OSError, InterchangeFailed) as error:
+            raise ExecutorError(self.label, f"the interchange cannot be started: {error}") from error
+        self.start_blocks(run)
+        import cloudpickle  # noqa: F401 - loaded here, while the other processes start
+
+        if not self._client.wait_until_greeted(_GREETING):
+            raise ExecutorError(self.label, f"the interchange does not answer; see {self.logdir}")
+
+    def shutdown(self) -> None:
+        """Stop everything; see `Executor`."""
+        if self._client is not None:
+            self._client.shutdown()
+        if self._run is not None:
+            self.end_blocks()
+
+    # -- tasks
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: Mapping[str, Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """Run a task in some worker; see `Executor`."""
+        client = self._client
+        if client is None:
+            raise ExecutorError(self.label, "it has not been started")
+        if not resource_specification:
+            future = client.submit(func, b"", args, kwargs)
+        else:
+            future = self._submit_demanding(client, func, resource_specification, args, kwargs)
+        self.raise_if_bad()
+        self.notify_demand()
+        return future
+
+    def _submit_demanding(
+        self,
+        client: Client,
+        func: Callable[..., Any],
+        specification: Mapping[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> HtexFuture:
+        need = self.check_resources(specification)
+        fault = self._never(need)
+        if fault is not None:
+            raise fault
+        future = client.submit(func, json.dumps(need).encode(), args, kwargs)
+        self._demand.add(future, need)
+        return future
+
+    def _never(self, need: dict[str, Any]) -> InvalidResourceSpecification | None:
+        """Return the error for a request that no node can ever meet, None where one can, or may."""
+        managers = list(self._client.managers.values()) if self._client is not None else []
+        may_grow = self.tally().starting > 0 or self.tally().active < self.provider.max_blocks
+        sizes = [
+            {**manager, "slots": manager["worker_count"], "cores_per_worker": self.options.cores_per_worker}
+            for manager in managers
+        ]
+        if self._local_node is not None:
+            sizes, may_grow = [self._local_node, *sizes], False
+        if may_grow or not sizes:
+            return None
+        return self._demand.impossible(need, sizes, self.options, self.label)
+
+    def outstanding(self) -> int:
+        """Count the tasks whose futures are not done."""
+        return self._client.outstanding() if self._client is not None else 0
+
+    def fail_outstanding(self, error: Exception) -> None:
+        """Fail every future that is not done."""
+        if self._client is not None:
+            self._client.fail_all(error)
+
+    # -- managers and blocks
+
+    def connected_managers(self) -> list[dict[str, Any]]:
+        """Return what is known of each manager: manager, block_id, worker_count, tasks, idle_duration, active, ..."""
+        return self._client.ask("managers") if self._client is not None else []
+
+    def connected_blocks(self) -> Collection[str]:
+        """Return the ids of the blocks from which a manager has ever connected."""
+        return list(self._connected_blocks)
+
+    def idle_blocks(self) -> Mapping[str, float]:
+        """See `BlockExecutor`."""
+        idle: dict[str, float] = {}
+        busy = set()
+        for manager in self.connected_managers():
+            block = manager["block_id"]
+            if manager["tasks"]:
+                busy.add(block)
+            idle[block] = min(idle.get(block, float("inf")), manager["idle_duration"])
+        return {block: seconds for block, seconds in idle.items() if block not in busy}
+
+    def hold_blocks(self, block_ids: Collection[str]) -> Collection[str]:
+        """See `BlockExecutor`."""
+        if self._client is None:
+            return []
+        managers = self._client.ask("hold", sorted(block_ids))
+        busy = {manager["block_id"] for manager in managers if manager["tasks"]}
+        return [block for block in block_ids if block in self._connected_blocks and block not in busy]
+
+    def block_command(self, block_id: str) -> str:
+        """See `BlockExecutor`."""
+        assert self._run is not None
+        python = "python3" if self.options.container_image else sys.executable
+        values = {
+            **self._settings,
+            "python": python,
+            "config": self._config_path,
+            "debug": "--debug" if self.worker_debug else "",
+            "nodes_per_block": self.provider.nodes_per_block,
+        }
+        command = launch.manager_command(self.launch_cmd, values, block_id)
+        variables = {"FLOWCORE_RUN_ID": self._run.run_id, "FLOWCORE_BLOCK_ID": block_id}
+        if self.options.container_image:
+            folders = {self.logdir, os.path.dirname(self._settings["socket"]), self._settings["cert_dir"]}
+            binds = sorted(str(folder) for folder in folders if folder)
+            command = launch.containerized(self.options.container_image, command, binds, list(variables))
+        exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+        return f"export {exports}\n{command}"
+
+    @property
+    def workers_per_node(self) -> float:
+        """Workers on one node: counted where one has connected, estimated before."""
+        managers = list(self._client.managers.values()) if self._client is not None else []
+        if managers:
+            return sum(manager["worker_count"] for manager in managers) / len(managers)
+        if self._local_node is not None:
+            return float(self._local_node["slots"])
+        bounds = [self.options.worker_limit]
+        if self.provider.cores_per_node:
+            bounds.append(self.provider.cores_per_node // self.options.cores_per_worker)
+        if self.provider.mem_per_node and self.options.mem_per_worker:
+            bounds.append(1000 * self.provider.mem_per_node // self.options.mem_per_worker)
+        least = min(bounds)
+        return 1.0 if least == float("inf") else max(1.0, float(least))
+
+    @property
+    def logdir(self) -> str:
+        """Folder of this executor's files; it is known once the executor has been started."""
+        if self._run is None:
+            raise ExecutorError(self.label, "it has not been started, and has no folder yet")
+        return str(self._run.run_dir / self.label)
+
+    @property
+    def worker_logdir(self) -> str:
+        """Folder of the workers' logs."""
+        root = self.options.worker_logdir_root
+        return os.path.join(root, self.label) if root else self.logdir
+
+    # -- how it is done
+
+    @property
+    def _config_path(self) -> str:
+        return os.path.join(self.logdir, "manager.json")
+
+    @cached_property
+    def _local_node(self) -> dict[str, Any] | None:
+        """What a node has, where the nodes are this machine."""
+        if self.provider.label != "local":
+            return None
+        options = self.options
+        environment = dict(os.environ)
+        if self.provider.cores_per_node:
+            environment["FLOWCORE_CORES"] = str(self.provider.cores_per_node)
+        if self.provider.mem_per_node:
+            environment["FLOWCORE_MEMORY_GB"] = str(self.provider.mem_per_node)
+        node = inspect_node(environment, "/")
+        count = worker_count(
+            node,
+            max_workers=options.worker_limit,
+            cores_per_worker=options.cores_per_worker,
+            mem_per_worker=options.mem_per_worker,
+            accelerators=options.available_accelerators,
+        )
+        gpus = len(options.available_accelerators[:count] if options.available_accelerators else node.gpus)
+        return {"slots": count, "cores": node.cores, "memory": node.memory, "disk": float("inf"), "gpus": gpus}
+
+    def _checked_launch_cmd(self, template: str) -> str:
+        keys = {**dict.fromkeys(_TEMPLATE_KEYS), **dict.fromkeys(SETTINGS)}
+        try:
+            return launch.check_template("launch_cmd", template, keys)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
+    def _make_keys(self) -> str:
+        folder = prepare_folder(self.options.cert_dir or Path(self.logdir) / "certificates")
+        write_keys(folder)
+        return str(folder.resolve())
+
+    @property
+    def _log_level(self) -> int | None:
+        assert self._run is not None
+        return logging.DEBUG if self.worker_debug else self._run.log_level
+
+    def _make_broker(self, run: RunContext, cert_dir: str | None) -> Broker:
+        options = self.options
+        own = (
+            self.interchange_launch_cmd is not None
+            or options.loopback_address != _LOOPBACK
+            or options.interchange_port_range != _CLIENT_PORTS
+        )
+        selector = options.selector
+        settings = {
+            "label": self.label,
+            "log": os.path.join(self.logdir, "interchange.log"),
+            "log_level": self._log_level,
+            "address": options.address,
+            "ports": options.ports,
+            "port_range": options.worker_port_range,
+            "client": options.loopback_address,
+            "client_port_range": options.interchange_port_range,
+            "cert_dir": cert_dir,
+            "heartbeat_period": options.heartbeat_period,
+            "heartbeat_threshold": options.heartbeat_threshold,
+            "prefetch_capacity": options.prefetch_capacity,
+            "cores_per_worker": options.cores_per_worker,
+            "mem_per_worker": options.mem_per_worker,
+            "accelerators": options.available_accelerators,
+            "manager_selector": ""
+            if type(selector) is RandomManagerSelector
+            else base64.b64encode(dumps(selector)).decode(),
+        }
+        return Broker(
+            launch.interchange_command(self.interchange_launch_cmd),
+            settings,
+            own=own,
+            output=Path(self.logdir) / "interchange.stderr",
+            environment={**os.environ, "FLOWCORE_RUN_ID": run.run_id},
+        )
+
+    def _manager_settings(self, run: RunContext, broker: Broker, cert_dir: str | None) -> dict[str, Any]:
+        options = self.options
+        values = {
+            "run_id": run.run_id,
+            "label": self.label,
+            "logdir": self.logdir,
+            "worker_logs": self.worker_logdir if options.worker_logdir_root else "",
+            "log_level": self._log_level,
+            "socket": broker.socket_path,
+            "socket_host": socket.gethostname(),
+            "socket_outlives_interchange": broker.inherited,
+            "addresses": [options.address] if options.address is not None else local_addresses(),
+            "ports": broker.ports,
+            "cert_dir": cert_dir,
+            "address_probe_timeout": options.address_probe_timeout or 30,
+            "heartbeat_period": options.heartbeat_period,
+            "heartbeat_threshold": options.heartbeat_threshold,
+            "poll_period": options.poll_period,
+            "drain_period": options.drain_period,
+            "max_workers": None if options.worker_limit == float("inf") else options.worker_limit,
+            "cores_per_worker": options.cores_per_worker,
+            "mem_per_worker": options.mem_per_worker,
+            "accelerators": options.available_accelerators,
+            "cpu_affinity": options.cpu_affinity,
+            "sys_path": [entry or os.getcwd() for entry in sys.path],
+        }
+        assert values.keys() == set(SETTINGS)
+        return values
+
+    def _manager_changed(self, record: dict[str, Any]) -> None:
+        """Take note of a manager that came, went or was refused; in the client's thread."""
+        if record["event"] == "registered":
+            self._connected_blocks.add(record["manager"]["block_id"])
+        if record["event"] == "refused" and self._client is not None and not self._client.managers:
+            self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
+        self._demand.recheck(self._never)
+
+
+SETTINGS: Final = (
+    "run_id",
+    "label",
+    "logdir",
+    "worker_logs",
+    "log_level",
+    "socket",
+    "socket_host",
+    "socket_outlives_interchange",
+    "addresses",
+    "ports",
+    "cert_dir",
+    "address_probe_timeout",
+    "heartbeat_period",
+    "heartbeat_threshold",
+    "poll_period",
+    "drain_period",
+    "max_workers",
+    "cores_per_worker",
+    "mem_per_worker",
+    "accelerators",
+    "cpu_affinity",
+    "sys_path",
+)
+"""The names in a manager's settings file; each is a key of `launch_cmd` and an option of the manager's command."""
+
+
+def _this_machine() -> Provider:
+    from flowcore.providers import LocalProvider
+
+    return LocalProvider()

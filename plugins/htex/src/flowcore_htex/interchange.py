@@ -1,0 +1,490 @@
+"""The broker process: takes tasks from the user's process, gives them to managers, hands outcomes back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from flowcore_htex import wire
+from flowcore_htex.addresses import listen_on_ports
+from flowcore_htex.curve import read_keys
+from flowcore_htex.link import Link, LinkClosed, StreamLink
+from flowcore_htex.log import DEBUG, Log
+from flowcore_htex.loop import Loop
+from flowcore_htex.matching import RandomManagerSelector, learn
+from flowcore_htex.peers import Manager, StreamPeer
+from flowcore_htex.pending import Pending
+from flowcore_htex.version import RELEASE
+from flowcore_htex.wire import Task
+
+if TYPE_CHECKING:
+    from flowcore_htex.hub import Hub
+    from flowcore_htex.zlink import ZmqLink
+
+_RECOVERY: Final = 3.0
+"""Seconds that a new interchange waits for the managers of the old one, before it gives their tasks to others."""
+
+_FAREWELL: Final = 1.0
+"""Seconds that managers get to end when the run ends."""
+
+_CONGESTED: Final = 64 << 20
+"""Bytes waiting for the user's process, above which managers are not read."""
+
+_OWED: Final = 64
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class Interchange:
+    """One loop over the user's process and the managers. Payloads pass through unread."""
+
+    def __init__(self, settings: dict[str, Any], client: Link, listeners: Listeners, log: Log) -> None:
+        self._settings = settings
+        self._client = client
+        self._listeners = listeners
+        self._log = log
+        self._loop = Loop()
+        self._hub: Hub | None = None
+        self._client_zmq: ZmqLink | None = None
+        self._managers: dict[str, Manager] = {}
+        self._strangers: dict[int, StreamPeer] = {}
+        self._functions: dict[int, bytes] = {}
+        self._pending = Pending(_selector(settings["manager_selector"]), settings["prefetch_capacity"])
+        self._recovering: dict[int, Task] | None = None
+        self._expected: set[str] = set(settings["expected_managers"])
+        self._recovered_by = 0.0
+        self._going = True
+        self._dirty: set[str] = set()
+        self._check_every = min(settings["heartbeat_period"], settings["heartbeat_threshold"] / 3)
+        self._next_check = time.monotonic() + self._check_every
+        self._told_client = time.monotonic()
+        self._congested = False
+        if self._expected:
+            self._recovering = {}
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Serve until the user's process says so, or is gone."""
+        loop = self._loop
+        loop.watch(self._client.fileno(), self._on_client)
+        if self._settings["client"] != "inherited":
+            self._on_tcp_knock(-1)
+            self._client_zmq = self._client  # type: ignore[assignment]  # that is the other kind of link
+            loop.watch(self._client_zmq.monitor_fileno(), self._on_client)  # type: ignore[union-attr]
+        if self._recovering is None:
+            self._open()
+        self._tell(wire.HELLO, {"pid": os.getpid(), "release": RELEASE})
+        while self._going:
+            if (self._hub is not None and self._hub.pending()) or (self._client_zmq and self._client_zmq.pending()):
+                self._on_client(-1)
+                if self._hub is not None:
+                    self._hub.serve()
+            else:
+                loop.turn(max(0.0, self._deadline() - time.monotonic()))
+            self._flush_client()
+            if self._pending and self._recovering is None:
+                self._pending.give_out(self._managers, self._functions)
+            self._settle()
+            if time.monotonic() >= self._deadline():
+                self._keep_time()
+
+    def _open(self) -> None:
+        """Begin to listen: all that was outstanding is known now."""
+        self._loop.watch(self._listeners.local.fileno(), self._on_knock)
+        if self._hub is None:
+            for listener in self._listeners.tcp:
+                self._loop.watch(listener.fileno(), self._on_tcp_knock)
+        if self._expected:
+            self._recovered_by = time.monotonic() + _RECOVERY
+
+    def _deadline(self) -> float:
+        return min(self._next_check, self._recovered_by) if self._recovered_by else self._next_check
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if self._recovered_by and now >= self._recovered_by:
+            self._end_recovery()
+        if now < self._next_check:
+            return
+        self._next_check = now + self._check_every
+        settings = self._settings
+        for manager in list(self._managers.values()):
+            if now - manager.peer.heard >= settings["heartbeat_threshold"] and not self._congested:
+                self._lose(manager, f"was silent for {settings['heartbeat_threshold']:g} s")
+            elif now - manager.told >= self._check_every / 2:
+                manager.told = now
+                manager.acknowledge()
+                manager.peer.queue(wire.HEARTBEAT)
+                manager.peer.flush()
+        if now - self._told_client >= self._check_every / 2:
+            self._client.queue(wire.HEARTBEAT)
+        self._flush_client()
+
+    # -- the user's process
+
+    def _on_client(self, _descriptor: int) -> None:
+        try:
+            for message in self._client.receive():
+                self._from_client(*message)
+        except LinkClosed:
+            self._log.info("the user's process is gone")
+            self._going = False
+
+    def _from_client(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+        if kind == wire.TASKS:
+            tids, functions, payloads, spec = wire.unpack_tasks(head)
+            self._accept([Task(*one, (), spec) for one in zip(tids, functions, payloads)])  # noqa: B905
+        elif kind == wire.BIG_TASK:
+            tid, function, spec = wire.unpack_big_task(head)
+            self._accept([Task(tid, function, b"", tuple(buffers), spec)])
+        elif kind == wire.FUNCTION:
+            number, blob = wire.unpack_function(head)
+            self._functions[number] = blob
+        elif kind == wire.FORGET:
+            self._forget_functions(wire.unpack_ids(head))
+        elif kind == wire.CANCEL:
+            self._cancel(set(wire.unpack_ids(head)))
+        elif kind == wire.ASK:
+            self._answer(wire.unpack_json(head))
+        elif kind == wire.READY and self._recovering is not None:
+            self._open()
+        elif kind == wire.END:
+            self._log.info("told to end")
+            self._going = False
+
+    def _accept(self, tasks: list[Task]) -> None:
+        if self._recovering is not None:
+            self._recovering.update((task.tid, task) for task in tasks)
+        elif tasks and tasks[0].spec:
+            for task in tasks:
+                self._pending.add_special(task)
+        else:
+            self._pending.add(tasks)
+        if self._log.level <= DEBUG:
+            self._log.debug(f"tasks {tasks[0].tid} to {tasks[-1].tid}")
+
+    def _forget_functions(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._functions.pop(number, None)
+            self._pending.estimates.pop(number, None)
+        for manager in self._managers.values():
+            stale = manager.known.intersection(numbers)
+            if stale:
+                manager.known -= stale
+                manager.peer.queue(wire.FORGET, wire.pack_ids(sorted(stale)))
+                self._dirty.add(manager.name)
+
+    def _cancel(self, tids: set[int]) -> None:
+        tids -= self._pending.drop(tids)
+        if self._recovering is not None:
+            for tid in tids:
+                self._recovering.pop(tid, None)
+        for manager in self._managers.values():
+            given = tids.intersection(manager.tasks)
+            if given:
+                manager.peer.queue(wire.CANCEL, wire.pack_ids(sorted(given)))
+                self._dirty.add(manager.name)
+
+    def _answer(self, question: dict[str, Any]) -> None:
+        if question["what"] == "hold":
+            for manager in self._managers.values():
+                manager.held = manager.held or manager.info["block_id"] in question["blocks"]
+        reports = [manager.report() for manager in self._managers.values()]
+        self._tell(wire.ANSWER, {"id": question["id"], "managers": reports})
+
+    def _tell(self, kind: int, record: dict[str, Any]) -> None:
+        self._client.queue(kind, wire.pack_json(record))
+
+    def _flush_client(self) -> None:
+        client = self._client
+        before = client.backlog
+        try:
+            client.flush()
+        except LinkClosed:
+            self._going = False
+            return
+        self._told_client = time.monotonic()
+        if bool(before) != bool(client.backlog):
+            self._loop.watch(client.fileno(), self._on_client, writable=bool(client.backlog))
+        if self._congested != (client.backlog > _CONGESTED):
+            self._congested = not self._congested
+            for descriptor in self._strangers:
+                self._loop.watch(descriptor, self._on_local, readable=not self._congested)
+
+    # -- connections
+
+    def _on_knock(self, _descriptor: int) -> None:
+        try:
+            sock, _ = self._listeners.local.accept()
+        except OSError:
+            return
+        _pid, user, _group = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user not in (os.getuid(), 0):
+            self._log.warning(f"refused a connection of user {user}")
+            sock.close()
+            return
+        peer = StreamPeer(StreamLink(sock))
+        self._strangers[sock.fileno()] = peer
+        self._loop.watch(sock.fileno(), self._on_local)
+
+    def _on_tcp_knock(self, _descriptor: int) -> None:
+        """Load ZeroMQ when somebody comes over TCP, not before."""
+        from flowcore_htex.hub import Hub
+
+        for listener in self._listeners.tcp:
+            self._loop.unwatch(listener.fileno())
+        keys = read_keys(self._settings["cert_dir"]) if self._settings["cert_dir"] else None
+        listeners = [(listener.fileno(), _endpoint(listener)) for listener in self._listeners.tcp]
+        self._hub = Hub(listeners, keys, self._loop, self._from_peer, self._on_hub_lost, self._log)
+
+    def _on_local(self, descriptor: int) -> None:
+        peer = self._strangers.get(descriptor)
+        if peer is None:
+            return
+        peer.flush()
+        if not peer.link.backlog:
+            self._loop.watch(descriptor, self._on_local)
+        try:
+            for message in peer.link.receive():
+                self._from_peer(peer, message)
+        except LinkClosed as error:
+            self._close_local(descriptor, f"closed its connection ({error})")
+        except wire.MALFORMED as error:
+            self._log.warning(f"dropped a connection: {error}")
+            self._close_local(descriptor, f"sent what is no message: {error}")
+
+    def _close_local(self, descriptor: int, why: str) -> None:
+        peer = self._strangers.pop(descriptor)
+        self._loop.unwatch(descriptor)
+        peer.close()
+        if peer.manager is not None and peer.manager.peer is peer:
+            self._lose(peer.manager, why)
+
+    def _on_hub_lost(self, peer: Any) -> None:
+        if peer.manager is not None and peer.manager.peer is peer:
+            self._lose(peer.manager, "closed its connection")
+
+    # -- managers
+
+    def _from_peer(self, peer: Any, message: tuple[int, bytes, list[Any]]) -> None:
+        kind, head, buffers = message
+        manager: Manager | None = peer.manager
+        if kind == wire.PROBE:
+            peer.queue(wire.PROBE)
+            peer.flush()
+        elif kind == wire.REGISTER:
+            self._register(peer, wire.unpack_json(head))
+        elif manager is None or manager.peer is not peer:
+            if kind in (wire.RESULTS, wire.BIG_RESULT):  # of a manager given up too early: used if still wanted
+                self._client.queue(kind, head, buffers)
+        elif kind == wire.RESULTS:
+            self._results(manager, head)
+            self._client.queue(kind, head)
+        elif kind in (wire.BIG_RESULT, wire.LOST, wire.DROPPED):
+            self._outcome(manager, kind, head, buffers)
+        elif kind == wire.WANTED:
+            self._send_functions(manager, wire.unpack_ids(head))
+        elif kind == wire.STOLEN:
+            self._pending.put_back([task for tid in wire.unpack_ids(head) if (task := manager.answered(tid))])
+        elif kind == wire.DRAIN:
+            manager.draining = True
+            peer.queue(wire.DRAIN)
+            peer.flush()
+            self._announce("draining", manager)
+        elif kind == wire.END:
+            self._lose(manager, "was told to end")
+
+    def _results(self, manager: Manager, head: bytes) -> None:
+        estimates = self._pending.estimates
+        tids, seconds = wire.unpack_result_times(head)
+        for tid, time_taken in zip(tids, seconds):  # noqa: B905 - one length, by construction
+            task = manager.answered(tid)
+            if task is not None and time_taken >= 0:
+                estimates[task.function] = learn(estimates.get(task.function), time_taken)
+        self._owe(manager, 1)
+
+    def _outcome(self, manager: Manager, kind: int, head: bytes, buffers: list[Any]) -> None:
+        for tid in wire.outcome_ids(kind, head):
+            manager.answered(tid)
+        self._client.queue(kind, head, buffers)
+        self._owe(manager, _OWED)
+
+    def _owe(self, manager: Manager, urgency: int) -> None:
+        manager.owed += 1
+        if manager.owed >= _OWED or urgency >= _OWED:
+            self._dirty.add(manager.name)
+
+    def _settle(self) -> None:
+        """Send what managers are to have soon; outcomes are acknowledged once the user's process has them."""
+        for name in self._dirty:
+            manager = self._managers.get(name)
+            if manager is not None:
+                if not self._client.backlog:
+                    manager.acknowledge()
+                manager.peer.flush()
+        self._dirty.clear()
+
+    def _send_functions(self, manager: Manager, numbers: list[int]) -> None:
+        for number in numbers:
+            if number in self._functions:
+                manager.peer.queue(wire.FUNCTION, wire.pack_function(number, self._functions[number]))
+        manager.peer.flush()
+
+    def _register(self, peer: Any, info: dict[str, Any]) -> None:
+        reason = mismatch(info)
+        if reason is not None:
+            self._log.error(f"refused manager {info.get('manager')} on {info.get('hostname')}: {reason}")
+            peer.queue(wire.REFUSED, wire.pack_json({"reason": reason}))
+            peer.flush()
+            record = {"event": "refused", "reason": reason, "manager": {"block_id": str(info.get("block_id"))}}
+            self._tell(wire.MANAGERS, record)
+            return
+        old = self._managers.get(info["manager"])
+        manager = Manager(peer, info, self._settings)
+        peer.manager = manager
+        self._managers[manager.name] = manager
+        self._log.info(f"manager {manager.name} of block {info['block_id']}, {manager.workers} workers: {info['hostname']}")
+        held = set(info["held"])
+        if old is not None:
+            entries = [entry for tid, entry in old.tasks.items()]
+            self._pending.put_back([entry[0] for entry in entries if entry[0].tid not in held])
+            for task, weight, need, _ in entries:
+                if task.tid in held:
+                    manager.take(task, weight, need)
+        if self._recovering is not None:
+            for tid in held & self._recovering.keys():
+                self._take_over(manager, self._recovering.pop(tid))
+        unwanted = held - manager.tasks.keys()
+        if unwanted:
+            peer.queue(wire.CANCEL, wire.pack_ids(sorted(unwanted)))
+            peer.flush()
+        self._announce("registered", manager)
+        self._expected.discard(manager.name)
+        if self._recovering is not None and not self._expected:
+            self._end_recovery()
+
+    def _take_over(self, manager: Manager, task: Task) -> None:
+        need = json.loads(task.spec) if task.spec else None
+        if need is not None:
+            need.pop("priority", None)
+        manager.take(task, 1, need or None)
+
+    def _end_recovery(self) -> None:
+        self._recovered_by = 0.0
+        tasks, self._recovering = self._recovering, None
+        self._log.info(f"recovered: {len(tasks or ())} tasks are to be given out again")
+        for task in (tasks or {}).values():
+            self._accept([task])
+
+    def _lose(self, manager: Manager, why: str) -> None:
+        """Report the tasks that a manager took with it."""
+        del self._managers[manager.name]
+        self._log.warning(f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks")
+        if manager.tasks:
+            info = manager.info
+            record = {
+                "tids": list(manager.tasks),
+                "error": "ManagerLost",
+                "manager": manager.name,
+                "host": info["hostname"],
+                "block": info["block_id"],
+                "why": why,
+            }
+            self._tell(wire.LOST, record)
+        self._announce("lost", manager)
+
+    def _announce(self, event: str, manager: Manager) -> None:
+        self._tell(wire.MANAGERS, {"event": event, "manager": manager.report()})
+
+    def close(self) -> None:
+        """Tell the managers to end, and wait a moment until they have."""
+        for manager in self._managers.values():
+            manager.peer.queue(wire.END)
+            manager.peer.flush()
+        deadline = time.monotonic() + _FAREWELL
+        self._going = True
+        while any(peer.manager is not None for peer in self._strangers.values()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._loop.turn(left)
+        if self._hub is not None:
+            self._hub.close()
+        self._client.close()
+        self._log.info("ended")
+
+
+class Listeners:
+    """The sockets at which managers knock: one on this host, any number for TCP."""
+
+    def __init__(self, local: socket.socket, tcp: list[socket.socket]) -> None:
+        self.local = local
+        self.tcp = tcp
+        local.setblocking(False)
+
+
+def mismatch(info: dict[str, Any]) -> str | None:
+    """Tell why a manager does not fit this run, None where it does."""
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for what, theirs, ours in (
+        ("protocol", info.get("protocol"), wire.VERSION),
+        ("flowcore", info.get("release"), RELEASE),
+        ("Python", info.get("python"), python),
+        ("byte order", info.get("byteorder"), sys.byteorder),
+    ):
+        if theirs != ours:
+            return f"the manager has {what} {theirs}, the user's process has {what} {ours}"
+    missing = {"manager", "block_id", "worker_count", "hostname", "cores", "memory", "disk", "gpus", "held"} - info.keys()
+    return f"its registration lacks {', '.join(sorted(missing))}" if missing else None
+
+
+def _selector(text: str) -> Any:
+    return pickle.loads(base64.b64decode(text)) if text else RandomManagerSelector()  # noqa: S301 - from our own parent
+
+
+def _endpoint(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def _connect(settings: dict[str, Any]) -> tuple[Link, Listeners]:
+    """Return the link to the user's process and the listening sockets, inherited or made here."""
+    if settings["client"] == "inherited":
+        link = StreamLink(socket.socket(fileno=settings["client_descriptor"]))
+        local = socket.socket(fileno=settings["local_descriptor"])
+        return link, Listeners(local, [socket.socket(fileno=number) for number in settings["tcp_descriptors"]])
+    from flowcore_htex.standalone import connect_over_tcp
+
+    return connect_over_tcp(settings, listen_on_ports)
+
+
+def main() -> NoReturn:
+    """Run an interchange; its settings come as one line of json on standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = json.loads(sys.stdin.buffer.readline())
+    log = Log(settings["log"], settings["log_level"])
+    log.info(f"interchange of {settings['label']}, flowcore {RELEASE}, pid {os.getpid()}")
+    interchange = None
+    try:
+        link, listeners = _connect(settings)
+        interchange = Interchange(settings, link, listeners, log)
+        interchange.run()
+    except BaseException as error:  # the log is where the error is looked for
+        log.error(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if interchange is not None:
+            interchange.close()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

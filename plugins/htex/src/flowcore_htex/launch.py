@@ -1,0 +1,97 @@
+"""Command lines: how the interchange and the managers are started, in a container where that is wanted."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any, Final
+
+INTERCHANGE: Final = ("{python}", "-m", "flowcore_htex.interchange")
+"""The default of `interchange_launch_cmd`."""
+
+MANAGER: Final = "{python} -m flowcore_htex.manager --config {config} --block-id {block_id}"
+"""The default of `launch_cmd`."""
+
+RUNTIMES: Final = {
+    "apptainer": "apptainer exec {binds} {image}",
+    "singularity": "singularity exec {binds} {image}",
+    "podman": "podman run --rm --network=host --ipc=host --pid=host {env} {binds} {image}",
+    "docker": "docker run --rm --network=host --ipc=host --pid=host {env} {binds} {image}",
+    "ch-run": "ch-run {binds} {image} --",
+}
+"""How each container runtime runs a command, in the order in which they are looked for."""
+
+_BIND: Final = {"apptainer": "--bind", "singularity": "--bind", "podman": "-v", "docker": "-v", "ch-run": "-b"}
+_ALIASES: Final = {"charliecloud": "ch-run"}
+
+
+def check_template(name: str, template: str, keys: Mapping[str, Any]) -> str:
+    """Return a command template, or raise a `ValueError` that lists the keys there are."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise ValueError(f"{name}={template!r} is no format template: {error}") from error
+    unknown = sorted(field for field in fields if field not in keys)
+    if unknown or not template.strip():
+        raise ValueError(
+            f"{name}={template!r}: {'unknown keys ' + ', '.join(unknown) if unknown else 'it is empty'}\n"
+            f"  the keys are: {', '.join(sorted(keys))}"
+        )
+    return template
+
+
+def manager_command(template: str, values: Mapping[str, Any], block_id: str) -> str:
+    """Return the shell text that starts a manager, every value quoted."""
+    quoted = {key: shlex.quote(_text(value)) for key, value in {**values, "block_id": block_id}.items()}
+    return template.format(**quoted)
+
+
+def interchange_command(template: str | Sequence[str] | None) -> list[str]:
+    """Return the words of the command that starts the interchange."""
+    words = shlex.split(template) if isinstance(template, str) else list(template or INTERCHANGE)
+    return [word.replace("{python}", sys.executable) for word in words]
+
+
+def containerized(image: str, command: str, binds: Sequence[str], variables: Sequence[str]) -> str:
+    """Return shell text that runs `command` in a container.
+
+    The runtime is the first that the node has; `docker://image` and its like name it. Where there is none, the
+    block ends with exit code 127, and says so on its standard error.
+
+    Args:
+        image: an image as the runtime knows it, or `RUNTIME://image`.
+        command: shell text.
+        binds: folders of the host that the container is to see under the same names.
+        variables: names of environment variables that the container is to have.
+    """
+    scheme, separator, rest = image.partition("://")
+    named = _ALIASES.get(scheme, scheme)
+    if separator and named in RUNTIMES:
+        candidates, image = [named], rest
+    else:
+        candidates = list(RUNTIMES)
+    lines = []
+    for number, runtime in enumerate(candidates):
+        run = RUNTIMES[runtime].format(
+            binds=" ".join(f"{_BIND[runtime]} {shlex.quote(bind)}" for bind in _pairs(binds)),
+            env=" ".join(f"-e {name}" for name in variables),
+            image=shlex.quote(image),
+        )
+        word = "if" if number == 0 else "elif"
+        lines.append(f"{word} command -v {runtime} >/dev/null 2>&1; then {run} /bin/sh -c {shlex.quote(command)}")
+    missing = f"flowcore: this node has no container runtime for {image}; looked for: {', '.join(candidates)}"
+    return "\n".join([*lines, f"else echo {shlex.quote(missing)} >&2; exit 127", "fi"])
+
+
+def _pairs(binds: Sequence[str]) -> list[str]:
+    return [f"{bind}:{bind}" for bind in binds]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value)

@@ -1,0 +1,304 @@
+"""Links: one ordered, two-way stream of messages to a peer, over a Unix socket or over ZeroMQ."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+from flowcore_htex import wire
+from flowcore_htex.wire import ProtocolError
+
+Message = tuple[int, bytes, list[Any]]
+"""Kind, head and buffers."""
+
+_CHUNK: Final = 1 << 18
+_GREEDY: Final = 1 << 22
+_VECTORS: Final = 64
+
+
+class LinkClosed(Exception):
+    """The peer is gone."""
+
+
+class Link(Protocol):
+    """What both kinds of link do. One thread receives; sends are serialized by whoever owns the link."""
+
+    heard: float
+    """When the peer was last heard, by `time.monotonic`."""
+
+    backlog: int
+    """Bytes that are queued because the peer does not read."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on for reading, and for writing where there is a backlog."""
+
+    def pending(self) -> bool:
+        """Whether there is something to receive that waiting for the descriptor would not tell of."""
+
+    def receive(self) -> list[Message]:
+        """Return what has arrived, without waiting; raise `LinkClosed` when the peer is gone."""
+
+    def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """Queue a message and send what can be sent without waiting."""
+
+    def queue(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """Queue a message until the next `flush`."""
+
+    def flush(self) -> None:
+        """Send what can be sent without waiting; raise `LinkClosed` when the peer is gone."""
+
+    def close(self) -> None:
+        """Close the link; what is queued is dropped."""
+
+
+class StreamLink:
+    """A link over a connected stream socket, which it owns."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._rest: bytes | bytearray = b""
+        self._filling: _Filling | None = None
+        self._out: list[Any] = []
+        self._waiting: deque[memoryview] = deque()
+        self._dead = False
+        self.backlog = 0
+        self.heard = time.monotonic()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+    def pending(self) -> bool:
+        """See `Link`."""
+        return False
+
+    def receive(self) -> list[Message]:
+        """Return what has arrived, at most a few MB of it; see `Link`."""
+        messages: list[Message] = []
+        taken = 0
+        while taken < _GREEDY:
+            try:
+                if self._filling is not None:
+                    size = self._filling.fill(self._sock)
+                    if self._filling.complete:
+                        messages.append(self._filling.message)
+                        self._filling = None
+                else:
+                    data = self._sock.recv(_CHUNK)
+                    size = len(data)
+                    if size:
+                        self._parse(data, messages)
+                        if size < _CHUNK and self._filling is None:
+                            taken += size
+                            break
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if messages:
+                    break
+                raise LinkClosed(str(error)) from error
+            if not size:
+                if messages:
+                    break  # the next call meets the end again
+                raise LinkClosed("closed by the peer")
+            taken += size
+        if taken:
+            self.heard = time.monotonic()
+        return messages
+
+    def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """See `Link`."""
+        self.queue(kind, head, buffers)
+        self.flush()
+
+    def queue(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """See `Link`."""
+        if not buffers:
+            self._out += (wire.prefix(kind, len(head), 0), head)
+            return
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        sizes = struct.pack(f"<{len(views)}Q", *map(len, views))
+        self._out += (wire.prefix(kind, len(head), len(views)) + sizes, head, *views)
+
+    def flush(self) -> None:
+        """See `Link`."""
+        if self._out:
+            out, self._out = self._out, []
+            if not self._waiting and self._send_small(out):
+                return
+            for view in _grouped(out):
+                self._waiting.append(view)
+                self.backlog += len(view)
+        if self._waiting:
+            self._send_waiting()
+
+    def _send_small(self, out: list[Any]) -> bool:
+        """Send everything in one call; True where that worked, with `out` emptied of what went."""
+        if len(out) > _VECTORS and all(type(part) is bytes for part in out):
+            out[:] = [b"".join(out)]
+        if len(out) > _VECTORS:
+            return False
+        try:
+            sent = self._sock.sendmsg(out)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise LinkClosed(str(error)) from error
+        for place, part in enumerate(out):
+            size = len(part)
+            if sent < size:
+                out[: place + 1] = [memoryview(part)[sent:]]
+                return False
+            sent -= size
+        return True
+
+    def _send_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            try:
+                sent = self._sock.sendmsg([waiting[place] for place in range(min(len(waiting), _VECTORS))])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise LinkClosed(str(error)) from error
+            self.backlog -= sent
+            while waiting and sent >= len(waiting[0]):
+                sent -= len(waiting.popleft())
+            if sent:
+                waiting[0] = waiting[0][sent:]
+
+    def close(self) -> None:
+        """See `Link`."""
+        self._sock.close()
+
+    def _parse(self, data: bytes, messages: list[Message]) -> None:
+        if self._rest:
+            self._rest += data
+            if not isinstance(self._rest, bytearray):
+                self._rest = bytearray(self._rest)
+            if len(self._rest) < wire.PREFIX_SIZE:
+                return
+            kind, head_size, count = wire.parse_prefix(self._rest)
+            if len(self._rest) < wire.PREFIX_SIZE + 8 * count + head_size:
+                return
+            data = bytes(self._rest)
+            self._rest = b""
+        position = 0
+        size = len(data)
+        while size - position >= wire.PREFIX_SIZE:
+            kind, head_size, count = wire.parse_prefix(data, position)
+            start = position + wire.PREFIX_SIZE + 8 * count
+            end = start + head_size
+            if end > size:
+                break
+            if count:
+                filling = _Filling(kind, data[start:end], _sizes(data, start - 8 * count, count))
+                end = filling.take(data, end)
+                if not filling.complete:
+                    self._filling = filling
+                    return
+                messages.append(filling.message)
+            else:
+                messages.append((kind, data[start:end], []))
+            position = end
+        if position < size:
+            self._rest = data[position:]
+
+
+class _Filling:
+    """A message whose buffers are still arriving, read straight into place."""
+
+    def __init__(self, kind: int, head: bytes, sizes: Iterable[int]) -> None:
+        try:
+            buffers = [bytearray(size) for size in sizes]
+        except MemoryError as error:
+            raise ProtocolError("a buffer is larger than the memory") from error
+        self.message: Message = (kind, head, buffers)
+        self._todo = deque(memoryview(buffer) for buffer in buffers if buffer)
+
+    @property
+    def complete(self) -> bool:
+        return not self._todo
+
+    def take(self, data: bytes, start: int) -> int:
+        """Copy what `data` holds from `start` on, and return where the next message begins."""
+        while self._todo and start < len(data):
+            view = self._todo[0]
+            part = data[start : start + len(view)]
+            view[: len(part)] = part
+            self._advance(len(part))
+            start += len(part)
+        return start
+
+    def fill(self, sock: socket.socket) -> int:
+        size = sock.recv_into(self._todo[0])
+        self._advance(size)
+        return size
+
+    def _advance(self, size: int) -> None:
+        rest = self._todo[0][size:]
+        if rest:
+            self._todo[0] = rest
+        else:
+            self._todo.popleft()
+
+
+def _sizes(data: bytes, start: int, count: int) -> tuple[int, ...]:
+    sizes = struct.unpack_from(f"<{count}Q", data, start)
+    if any(size > wire.MAX_BUFFER for size in sizes):
+        raise ProtocolError("a buffer is out of bounds")
+    return sizes
+
+
+def _grouped(parts: list[Any]) -> Iterable[memoryview]:
+    """Join small neighbours, leave large parts as they are."""
+    small: list[Any] = []
+    for part in parts:
+        if len(part) < wire.BIG:
+            small.append(part)
+            continue
+        if small:
+            yield memoryview(b"".join(small))
+            small = []
+        yield memoryview(part)
+    if small:
+        yield memoryview(b"".join(small))
+
+
+class BlockingLink(StreamLink):
+    """A stream link of a process that has nothing else to wait for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.setblocking(True)
+
+    def receive(self) -> list[Message]:
+        """Wait until there is something; see `Link`."""
+        messages: list[Message] = []
+        try:
+            while not messages:
+                if self._filling is None:
+                    data = self._sock.recv(_CHUNK)
+                    if not data:
+                        raise LinkClosed("closed by the peer")
+                    self._parse(data, messages)
+                    continue
+                if not self._filling.fill(self._sock):
+                    raise LinkClosed("closed by the peer")
+                if self._filling.complete:
+                    messages.append(self._filling.message)
+                    self._filling = None
+        except OSError as error:
+            raise LinkClosed(str(error)) from error
+        return messages
+
+    def flush(self) -> None:
+        """Send everything; see `Link`."""
+        super().flush()
+        while self._waiting:
+            self._send_waiting()

@@ -1,0 +1,111 @@
+"""Which manager gets the next task, and how many short tasks count as one: pure decisions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+UNITS: Final = 64
+"""A worker's worth of work, in units; a short task counts less, so that several are sent ahead."""
+
+_SHORT: Final = 0.002
+"""Seconds from which a task has a worker to itself; below, as many as fill this time are sent at once."""
+
+_QUICK: Final = 0.020
+"""Seconds up to which a manager is sent as many tasks again as it has workers, to bridge the way to it."""
+
+
+def learn(known: float | None, seconds: float) -> float:
+    """Return the new estimate of a function's run time: quick to rise, slow to fall."""
+    if known is None:
+        return seconds
+    return known + (seconds - known) * (0.5 if seconds > known else 0.1)
+
+
+def units(estimate: float | None) -> int:
+    """Return what a task counts for in a worker: all of it where its run time is unknown or not short."""
+    if estimate is None or estimate >= _SHORT:
+        return UNITS
+    return max(1, int(UNITS * estimate / _SHORT))
+
+
+def units_ahead(estimate: float | None) -> int:
+    """Return what a task counts for in a manager: half where it is quick, so that there is always a next one."""
+    if estimate is None or estimate >= _QUICK:
+        return UNITS
+    return max(1, units(estimate) // 2)
+
+
+class ManagerSelector(Protocol):
+    """Decides which of the managers with room are offered tasks first."""
+
+    def sort_managers(self, ready: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[str]:
+        """Return the managers in the order in which they get tasks.
+
+        Called in the interchange process each time there are tasks and managers with room; so the selector
+        is sent there, pickled, when the executor starts.
+
+        Args:
+            ready: what is known of each manager: 'block_id', 'worker_count', 'tasks', 'hostname', 'start' and more.
+            names: those that have room now.
+        """
+
+
+class RandomManagerSelector:
+    """Spreads tasks over the managers by chance."""
+
+    def sort_managers(self, ready: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[str]:  # noqa: ARG002
+        """See `ManagerSelector`."""
+        order = list(names)
+        random.shuffle(order)
+        return order
+
+
+class BlockIdManagerSelector:
+    """Fills the oldest blocks first, so that the youngest become idle and can be given back."""
+
+    def sort_managers(self, ready: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[str]:
+        """See `ManagerSelector`."""
+        return sorted(names, key=lambda name: (_number(ready[name].get("block_id")), name))
+
+
+def _number(block_id: Any) -> tuple[float, str]:
+    text = str(block_id)
+    return (int(text), text) if text.isdigit() else (float("inf"), text)
+
+
+class Room(NamedTuple):
+    """What a manager has, or what of it is free: worker slots, memory and disk in MB, accelerators."""
+
+    slots: float
+    memory: float
+    disk: float
+    gpus: float
+
+
+def fits(room: Room, need: Mapping[str, Any], slots: int) -> bool:
+    """Whether a task that takes `slots` worker slots, and memory, disk and accelerators by `need`, has room."""
+    return (
+        slots <= room.slots
+        and need.get("memory", 0) <= room.memory
+        and need.get("disk", 0) <= room.disk
+        and need.get("gpus", 0) <= room.gpus
+    )
+
+
+def choose(free: Mapping[str, Room], need: Mapping[str, Any], slots: Mapping[str, int]) -> str | None:
+    """Return the manager that a demanding task goes to: the one it fills best; None where it fits nowhere now."""
+    able = [name for name, room in free.items() if fits(room, need, slots[name])]
+    return min(able, key=lambda name: (free[name].slots - slots[name], name), default=None)
+
+
+def reserve(
+    total: Mapping[str, Room], free: Mapping[str, Room], need: Mapping[str, Any], slots: Mapping[str, int]
+) -> str | None:
+    """Return the manager that is to be kept free for a task that fits nowhere now: the one closest to having room.
+
+    None where no manager will ever have room for it.
+    """
+    able = [name for name, room in total.items() if fits(room, need, slots[name])]
+    return min(able, key=lambda name: (slots[name] - free[name].slots, name), default=None)

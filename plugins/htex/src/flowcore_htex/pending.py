@@ -1,0 +1,118 @@
+"""The tasks that wait in the interchange, and how they are given out."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from flowcore_htex.matching import UNITS, ManagerSelector, choose, reserve, units_ahead
+from flowcore_htex.peers import Manager
+from flowcore_htex.wire import Task
+
+_LAST: Final = float("inf")
+_LOOK_BEHIND: Final = 64
+"""How many demanding tasks behind one that has to wait are tried."""
+
+
+class Pending:
+    """Queues of waiting tasks; a task's id tells its age, as the user's process counts upwards."""
+
+    def __init__(self, selector: ManagerSelector, prefetch: int) -> None:
+        self.estimates: dict[int, float] = {}
+        self._selector = selector
+        self._prefetch = prefetch
+        self._plain: deque[Task] = deque()
+        self._special: list[tuple[float, int, Task, dict[str, Any]]] = []
+
+    def __len__(self) -> int:
+        return len(self._plain) + len(self._special)
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        """Queue tasks that ask for nothing, in the order given."""
+        self._plain.extend(tasks)
+
+    def add_special(self, task: Task) -> None:
+        """Queue a task that asks for something; for the manager only what is not a priority matters."""
+        need: dict[str, Any] = json.loads(task.spec)
+        priority = need.pop("priority", _LAST)
+        spec = json.dumps(need).encode() if need else b""
+        heapq.heappush(self._special, (priority, task.tid, task._replace(spec=spec), need))
+
+    def put_back(self, tasks: list[Task]) -> None:
+        """Queue tasks again that were given out and never started: before all others."""
+        self._plain.extendleft(task for task in reversed(tasks) if not task.spec)
+        for task in tasks:
+            if task.spec:
+                heapq.heappush(self._special, (_LAST, task.tid, task, json.loads(task.spec)))
+
+    def drop(self, tids: set[int]) -> set[int]:
+        """Forget cancelled tasks; returns those that were waiting here."""
+        found = {task.tid for task in self._plain if task.tid in tids}
+        if found:
+            self._plain = deque(task for task in self._plain if task.tid not in found)
+        waiting = {entry[1] for entry in self._special if entry[1] in tids}
+        if waiting:
+            self._special = [entry for entry in self._special if entry[1] not in waiting]
+            heapq.heapify(self._special)
+        return found | waiting
+
+    def give_out(self, managers: dict[str, Manager], functions: dict[int, bytes]) -> None:
+        """Send as many tasks to the managers as they have room for."""
+        able = {name: manager for name, manager in managers.items() if manager.open}
+        if self._special and able:
+            able = self._give_special(able, functions)
+        for level in (1, 1 + self._prefetch) if self._prefetch else (1,):
+            if self._plain:
+                self._give_plain(able, level, functions)
+
+    def _give_plain(self, able: dict[str, Manager], level: int, functions: dict[int, bytes]) -> None:
+        ready = {name for name, manager in able.items() if manager.used < level * UNITS * manager.workers}
+        if not ready:
+            return
+        names: Iterable[str] = ready
+        if len(able) > 1:
+            names = self._selector.sort_managers({name: able[name].report() for name in ready}, ready)
+        plain, estimates = self._plain, self.estimates
+        for name in names:
+            manager = able[name]
+            limit = level * UNITS * manager.workers
+            given = []
+            while plain and manager.used < limit:
+                task = plain.popleft()
+                manager.take(task, units_ahead(estimates.get(task.function)))
+                given.append(task)
+            if given:
+                manager.hand_over(given, functions)
+            if not plain:
+                return
+
+    def _give_special(self, able: dict[str, Manager], functions: dict[int, bytes]) -> dict[str, Manager]:
+        """Place tasks that ask for something; returns the managers that are left for all others."""
+        kept: list[tuple[float, int, Task, dict[str, Any]]] = []
+        reserved = False
+        while self._special and able and len(kept) < _LOOK_BEHIND:
+            priority, tid, task, need = self._special[0]
+            if priority == _LAST and self._plain and self._plain[0].tid < tid:
+                break
+            heapq.heappop(self._special)
+            free = {name: manager.free() for name, manager in able.items()}
+            slots = {name: manager.slots_for(need) for name, manager in able.items()}
+            name = choose(free, need, slots)
+            if name is not None:
+                able[name].take(task, UNITS, need)
+                able[name].hand_over([task], functions)
+                continue
+            kept.append((priority, tid, task, need))
+            if reserved and all(room.slots < 1 for room in free.values()):
+                break
+            if not reserved:
+                name = reserve({name: manager.total for name, manager in able.items()}, free, need, slots)
+                if name is not None:
+                    able = {other: manager for other, manager in able.items() if other != name}
+                    reserved = True
+        for entry in kept:
+            heapq.heappush(self._special, entry)
+        return able

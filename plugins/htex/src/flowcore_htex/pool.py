@@ -1,0 +1,443 @@
+"""The workers of one node: who gets which task, what came of it, who died and what that cost."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from flowcore_htex import wire
+from flowcore_htex.affinity import accelerator_environment
+from flowcore_htex.enforcement import Enforcement
+from flowcore_htex.link import LinkClosed, StreamLink
+from flowcore_htex.log import Log
+from flowcore_htex.loop import Loop
+from flowcore_htex.matching import UNITS, learn, units
+from flowcore_htex.node import slots_needed
+from flowcore_htex.slots import Slot, tail
+from flowcore_htex.wire import Task
+
+_PACKET: Final = 1 << 17
+_STILLBORN: Final = 5
+"""So many workers in a row that die before they finish a task, and the manager gives up."""
+
+_BIRTHS: Final = 32
+"""Workers that may be asked for and not yet be there."""
+
+Report = Callable[[int, bytes, "list[Any]"], None]
+
+
+class NodeBroken(Exception):
+    """Workers cannot live on this node."""
+
+
+class WorkerPool:
+    """Keeps workers busy and alive. One thread; whatever becomes readable is handed to `on_readable`.
+
+    Args:
+        slots: the workers to be.
+        report: sends an outcome (kind, head, buffers) to the interchange.
+        log: the manager's log.
+        settings: the manager's settings.
+        loop: where the connections to the workers and to the zygote are watched.
+        gpus: accelerators that are not bound to a worker.
+    """
+
+    def __init__(
+        self,
+        slots: list[Slot],
+        report: Report,
+        log: Log,
+        settings: dict[str, Any],
+        loop: Loop,
+        gpus: Iterable[str],
+    ) -> None:
+        self.slots = slots
+        self.functions: dict[int, bytes] = {}
+        self.estimates: dict[int, float] = {}
+        self.queue: deque[Task] = deque()
+        self.wanted: dict[int, list[Task]] = {}
+        self.last_active = time.time()
+        self.enforcement = Enforcement(self._doom)
+        self._report = report
+        self._log = log
+        self._settings = settings
+        self._loop = loop
+        self._free_gpus = sorted(gpus)
+        self._extra: dict[int, tuple[list[Slot], list[str]]] = {}
+        self._ready: deque[Slot] = deque()
+        self._stillborn = 0
+        self._births: deque[tuple[Slot, socket.socket]] = deque()
+        self._unborn = 0
+        self._by_descriptor: dict[int, Slot] = {}
+        descriptor = os.memfd_create("flowcore-cells")
+        os.ftruncate(descriptor, max(16 * len(slots), 16))
+        self._cells = memoryview(mmap.mmap(descriptor, 0)).cast("Q")
+        self._control = self._start_zygote(descriptor)
+        os.close(descriptor)
+        for slot in slots:
+            self._spawn(slot)
+
+    # -- the zygote
+
+    def _start_zygote(self, shared: int) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.set_inheritable(True)
+        os.set_inheritable(shared, True)
+        arguments = [sys.executable, "-m", "flowcore_htex.zygote", str(theirs.fileno()), str(shared)]
+        self._zygote = os.posix_spawn(sys.executable, arguments, os.environ, setsid=True)
+        theirs.close()
+        ours.send(json.dumps({"sys_path": self._settings["sys_path"]}).encode())
+        self._loop.watch(ours.fileno(), self._on_zygote)
+        return ours
+
+    def _spawn(self, slot: Slot) -> None:
+        theirs = slot.connect()
+        assert slot.link is not None
+        self._cells[2 * slot.index] = self._cells[2 * slot.index + 1] = 0
+        self._by_descriptor[slot.link.fileno()] = slot
+        self._loop.watch(slot.link.fileno(), self._on_worker)
+        self._list(slot)
+        self._births.append((slot, theirs))
+        self._order_births()
+
+    def _order_births(self) -> None:
+        """Ask for the next workers; few at a time, so that neither side ever waits for the other to read."""
+        while self._births and self._unborn < _BIRTHS:
+            slot, theirs = self._births.popleft()
+            order = {"do": "spawn", "slot": slot.index, "log": slot.log, "env": slot.environment, "affinity": slot.cores}
+            socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno()])
+            theirs.close()
+            self._unborn += 1
+
+    def _on_zygote(self, _descriptor: int) -> None:
+        try:
+            data = self._control.recv(_PACKET)
+        except OSError as error:
+            raise NodeBroken(f"the zygote is gone: {error}") from error
+        if not data:
+            self._kill_all()
+            raise NodeBroken("the zygote is gone")
+        record = json.loads(data)
+        if "spawned" in record:
+            slot = self.slots[record["spawned"]]
+            slot.pid = record["pid"]
+            self._unborn -= 1
+            self._order_births()
+            if slot.killed:
+                self._kill(slot)
+        elif "exited" in record:
+            self._died(self.slots[record["exited"]], record["code"])
+        else:
+            raise NodeBroken(f"a worker cannot be forked: {record['why']}")
+
+    def _kill_all(self) -> None:
+        for slot in self.slots:
+            if slot.pid:
+                try:
+                    os.killpg(slot.pid, 9)
+                except OSError:
+                    continue
+
+    def _kill(self, slot: Slot) -> None:
+        slot.killed = True
+        self._order_death(slot)
+
+    def _order_death(self, slot: Slot) -> None:
+        if slot.pid:
+            self._control.send(json.dumps({"do": "kill", "pid": slot.pid}).encode())
+
+    # -- tasks in
+
+    def add_function(self, number: int, blob: bytes) -> None:
+        """Keep a function for the workers; tasks that waited for it go on."""
+        self.functions[number] = blob
+        self.queue.extend(self.wanted.pop(number, ()))
+
+    def forget_functions(self, numbers: list[int]) -> None:
+        """Drop functions that nobody needs any more, here and in the workers."""
+        for number in numbers:
+            self.functions.pop(number, None)
+            self.estimates.pop(number, None)
+        for slot in self.slots:
+            stale = slot.known.intersection(numbers)
+            if stale and slot.link is not None:
+                slot.known -= stale
+                self._send(slot, wire.FORGET, wire.pack_ids(sorted(stale)))
+
+    def add(self, tasks: list[Task]) -> list[int]:
+        """Queue tasks; returns the numbers of functions that are missing here and have to be asked for."""
+        missing = []
+        for task in tasks:
+            if task.function and task.function not in self.functions:
+                if task.function not in self.wanted:
+                    missing.append(task.function)
+                self.wanted.setdefault(task.function, []).append(task)
+            else:
+                self.queue.append(task)
+        return missing
+
+    def held(self) -> list[int]:
+        """Return the ids of all tasks that were received and not answered."""
+        return self.unstarted() + [tid for slot in self.slots for tid in slot.tasks]
+
+    def unstarted(self) -> list[int]:
+        """Return the ids of tasks that were received and never given to a worker."""
+        return [task.tid for tasks in self.wanted.values() for task in tasks] + [task.tid for task in self.queue]
+
+    def busy(self) -> bool:
+        """Whether there is any task that was not answered."""
+        return bool(self.queue or self.wanted or any(slot.tasks for slot in self.slots))
+
+    def dispatch(self) -> None:
+        """Give queued tasks to workers."""
+        queue, ready = self.queue, self._ready
+        share = -(-len(queue) // len(self.slots))
+        while queue:
+            if queue[0].spec:
+                if not self._place_special():
+                    return
+                continue
+            if not ready:
+                return
+            slot = ready.popleft()
+            slot.listed = False
+            if slot.blocked is None and slot.link is not None and not slot.killed:
+                self._feed(slot, share)
+
+    def _feed(self, slot: Slot, share: int) -> None:
+        """Give a worker up to `share` tasks, as long as they are short enough to be one worker's next work."""
+        queue, given = self.queue, []
+        while queue and len(given) < share and not queue[0].spec:
+            weight = units(self.estimates.get(queue[0].function))
+            if slot.load and slot.load + weight > UNITS:
+                break
+            task = queue.popleft()
+            slot.take(task, weight)
+            given.append(task)
+            if task.buffers:
+                break
+        self._hand_over(slot, given)
+        if given and slot.load <= UNITS // 2:
+            self._list(slot)
+
+    def _hand_over(self, slot: Slot, given: list[Task], spec: bytes = b"") -> None:
+        link = slot.link
+        if not given or link is None:
+            return
+        for task in given:
+            if task.function and task.function not in slot.known:
+                slot.known.add(task.function)
+                link.queue(wire.FUNCTION, wire.pack_function(task.function, self.functions[task.function]))
+        small = [task for task in given if not task.buffers]
+        if small:
+            link.queue(wire.TASKS, wire.pack_tasks(small, spec))
+        for task in given:
+            if task.buffers:
+                link.queue(wire.BIG_TASK, wire.pack_big_task(task.tid, task.function, spec), task.buffers)
+        self._flush(slot)
+
+    def _place_special(self) -> bool:
+        """Give the first task, which asks for something, what it asks for; False where it has to wait."""
+        task = self.queue[0]
+        need = json.loads(task.spec)
+        bound = bool(self._settings["accelerators"])
+        count = slots_needed(need, self._settings["cores_per_worker"], self._settings["mem_per_worker"], bound)
+        gpus = 0 if bound else need.get("gpus", 0)
+        idle = [slot for slot in self.slots if slot.idle]
+        if len(idle) < count or len(self._free_gpus) < gpus:
+            return False
+        self.queue.popleft()
+        slot, extra = idle[0], idle[1:count]
+        names = [self._free_gpus.pop(0) for _ in range(gpus)]
+        self._extra[task.tid] = (extra, names)
+        for other in extra:
+            other.blocked = task.tid
+        visible = names if not bound else [str(one.gpu) for one in idle[: max(count, 1)]] if need.get("gpus") else []
+        slot.take(task, UNITS)
+        self.enforcement.begin(task.tid, slot, need)
+        self._hand_over(slot, [task], wire.pack_json({"env": accelerator_environment(visible)}) if visible else b"")
+        return True
+
+    def _list(self, slot: Slot) -> None:
+        if not slot.listed:
+            slot.listed = True
+            self._ready.append(slot)
+
+    # -- outcomes
+
+    def _on_worker(self, descriptor: int) -> None:
+        slot = self._by_descriptor[descriptor]
+        link = slot.link
+        assert link is not None
+        if link.backlog:
+            self._flush(slot)
+        try:
+            messages = link.receive()
+        except (LinkClosed, wire.ProtocolError):
+            self._disconnect(slot)
+            self._order_death(slot)  # the zygote reports how it ended
+            return
+        for message in messages:
+            self._outcome(slot, *message)
+
+    def _outcome(self, slot: Slot, kind: int, head: bytes, buffers: list[Any]) -> None:
+        if kind == wire.RESULTS:
+            tids, seconds = wire.unpack_result_times(head)
+            for tid, time_taken in zip(tids, seconds):  # noqa: B905 - one length, by construction
+                self._finished(slot, tid, time_taken)
+        elif kind == wire.BIG_RESULT:
+            tid, time_taken, _ = wire.unpack_big_result(head)
+            self._finished(slot, tid, time_taken)
+        else:
+            return
+        slot.proven = True
+        self._stillborn = 0
+        self._report(kind, head, buffers)
+        if slot.load <= UNITS // 2:
+            self._list(slot)
+
+    def _finished(self, slot: Slot, tid: int, seconds: float) -> None:
+        task = slot.answered(tid)
+        if task is None:
+            return
+        if seconds >= 0 and task.function:
+            self.estimates[task.function] = learn(self.estimates.get(task.function), seconds)
+        if task.spec:
+            self._release(tid)
+        if not slot.tasks:
+            self.last_active = time.time()
+
+    def _release(self, tid: int) -> None:
+        self.enforcement.end(tid)
+        extra, names = self._extra.pop(tid, ((), ()))
+        self._free_gpus += names
+        for slot in extra:
+            slot.blocked = None
+            self._list(slot)
+
+    # -- deaths
+
+    def cancel(self, tids: Iterable[int]) -> None:
+        """Forget tasks that wait, kill the workers of those that run."""
+        wanted = set(tids)
+        waiting = [task.tid for task in self.queue if task.tid in wanted]
+        if waiting:
+            self.queue = deque(task for task in self.queue if task.tid not in wanted)
+        for number, tasks in list(self.wanted.items()):
+            waiting += [task.tid for task in tasks if task.tid in wanted]
+            self.wanted[number] = [task for task in tasks if task.tid not in wanted]
+        if waiting:
+            self._report(wire.DROPPED, wire.pack_ids(waiting), [])
+        for slot in self.slots:
+            for tid in wanted.intersection(slot.tasks):
+                self._cancel_given(slot, tid)
+
+    def _cancel_given(self, slot: Slot, tid: int) -> None:
+        if self._cells[2 * slot.index] == tid or len(slot.tasks) == 1:
+            self._doom(slot, tid, None)
+            return
+        self._send(slot, wire.CANCEL, wire.pack_ids([tid]))
+        slot.cancellations += 1
+        self._cells[2 * slot.index + 1] = slot.cancellations
+
+    def _doom(self, slot: Slot, tid: int, record: dict[str, Any] | None) -> None:
+        """Kill a worker for the sake of one task; `record` is what is reported of that task."""
+        if tid in slot.tasks:
+            slot.doomed[tid] = record
+            self._kill(slot)
+
+    def _died(self, slot: Slot, code: int) -> None:
+        """Take the last outcomes, report the task that was running, put the others back, start another worker."""
+        if slot.link is not None:
+            self._drain(slot, slot.link)
+            self._disconnect(slot)
+        started = self._cells[2 * slot.index]
+        victims = [tid for tid in slot.tasks if tid in slot.doomed]
+        if started in slot.tasks and started not in slot.doomed and not slot.killed:
+            victims.append(started)
+        self._log.warning(f"worker {slot.index} (pid {slot.pid}) ended with {code}, task {victims or 'none'}")
+        if not slot.proven and not victims and not slot.killed:
+            self._stillborn += 1
+        for tid in victims:
+            self._report_victim(slot, tid, code)
+        for tid, task in reversed(slot.tasks.items()):
+            if task.spec:
+                self._release(tid)
+            if tid not in victims:
+                self.queue.appendleft(task)
+        if self._stillborn >= _STILLBORN:
+            raise NodeBroken(f"workers end before they run a task (exit code {code}):\n{tail(slot.log)}")
+        self._spawn(slot)
+
+    def _report_victim(self, slot: Slot, tid: int, code: int) -> None:
+        lost = {
+            "tids": [tid],
+            "error": "WorkerLost",
+            "worker": slot.index,
+            "host": socket.gethostname(),
+            "code": code,
+            "tail": tail(slot.log),
+        }
+        record = slot.doomed.get(tid, lost)
+        if record is None:
+            self._report(wire.DROPPED, wire.pack_ids([tid]), [])
+        else:
+            self._report(wire.LOST, wire.pack_json(record), [])
+
+    def _drain(self, slot: Slot, link: StreamLink) -> None:
+        while True:
+            try:
+                messages = link.receive()
+            except (LinkClosed, wire.ProtocolError):
+                return
+            if not messages:
+                return
+            for message in messages:
+                self._outcome(slot, *message)
+
+    # -- connections
+
+    def _send(self, slot: Slot, kind: int, head: bytes) -> None:
+        if slot.link is not None:
+            slot.link.queue(kind, head)
+            self._flush(slot)
+
+    def _flush(self, slot: Slot) -> None:
+        link = slot.link
+        if link is None:
+            return
+        before = link.backlog
+        try:
+            link.flush()
+        except LinkClosed:
+            return  # the zygote reports how it ended
+        if bool(before) != bool(link.backlog):
+            self._loop.watch(link.fileno(), self._on_worker, writable=bool(link.backlog))
+
+    def _disconnect(self, slot: Slot) -> None:
+        if slot.link is not None:
+            descriptor = slot.link.fileno()
+            self._by_descriptor.pop(descriptor, None)
+            self._loop.unwatch(descriptor)
+            slot.close()
+
+    def close(self) -> None:
+        """End the workers and the zygote, and wait until it has swept up."""
+        for slot in self.slots:
+            slot.close()
+        try:
+            self._control.send(json.dumps({"do": "end"}).encode())
+            self._control.settimeout(3)
+            while self._control.recv(_PACKET):
+                pass
+        except OSError:
+            pass
+        self._control.close()
+        os.waitpid(self._zygote, os.WNOHANG)

@@ -1,0 +1,156 @@
+"""A manager's way to the interchange: found by probing, kept by heartbeats, mended when it breaks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from flowcore_htex import wire
+from flowcore_htex.link import Link, LinkClosed, StreamLink
+from flowcore_htex.log import Log
+from flowcore_htex.loop import Loop
+
+if TYPE_CHECKING:
+    from flowcore_htex.zlink import ZmqLink
+
+_RETRY: Final = 0.05
+
+
+class Unreachable(Exception):
+    """No interchange answers, or none that wants this manager."""
+
+
+class Upstream:
+    """Sends outcomes and keeps them until they are known to have arrived; reconnects to a new interchange."""
+
+    def __init__(self, settings: dict[str, Any], loop: Loop, log: Log) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._log = log
+        self._unacknowledged: deque[tuple[int, bytes, Sequence[Any]]] = deque()
+        self._link: Link | None = None
+        self._zmq: ZmqLink | None = None
+        self.sent = time.monotonic()
+        self.unsent = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._link is not None
+
+    @property
+    def heard(self) -> float:
+        """When the interchange was last heard, by `time.monotonic`."""
+        return self._link.heard if self._link is not None else 0.0
+
+    # -- connecting
+
+    def connect(self, handler: Any, registration: dict[str, Any], timeout: float) -> None:
+        """Find the interchange, register, and send again what it may not have received.
+
+        Raises:
+            Unreachable: nobody answered within `timeout` seconds.
+        """
+        self._link = self._find(time.monotonic() + timeout)
+        self._loop.watch(self._link.fileno(), handler)
+        if self._zmq is not None:
+            self._loop.watch(self._zmq.monitor_fileno(), handler)
+        self.send(wire.REGISTER, wire.pack_json(registration))
+        for outcome in self._unacknowledged:
+            self._link.queue(*outcome)
+        self.flush()
+
+    def _find(self, deadline: float) -> Link:
+        path = self._settings["socket"]
+        on_this_host = self._settings["socket_host"] == socket.gethostname() and os.path.exists(path)
+        while on_this_host:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(path)
+            except OSError as error:
+                sock.close()
+                if self._settings["socket_outlives_interchange"] or time.monotonic() > deadline:
+                    raise Unreachable(f"{path}: {error}") from error
+                time.sleep(_RETRY)  # the interchange that is to listen there is being started again
+                continue
+            self._log.info(f"connected to {path}")
+            return StreamLink(sock)
+        return self._probe(deadline)
+
+    def _probe(self, deadline: float) -> Link:
+        """Ask at all addresses over ZeroMQ; the first that answers is used."""
+        from flowcore_htex.probe import probe
+
+        self._zmq = probe(self._settings, deadline, self._log)
+        if self._zmq is None:
+            raise Unreachable(
+                f"no interchange answered at {', '.join(self._settings['addresses'])}, "
+                f"ports {self._settings['ports']}, and {self._settings['socket']} is not on this host\n"
+                "  name the address that this node can reach: HighThroughputExecutor(address=...)"
+            )
+        return self._zmq
+
+    def disconnect(self) -> None:
+        """Close the connection; outcomes are kept."""
+        if self._link is not None:
+            self._loop.unwatch(self._link.fileno())
+            if self._zmq is not None:
+                self._loop.unwatch(self._zmq.monitor_fileno())
+                self._zmq = None
+            self._link.close()
+            self._link = None
+
+    # -- traffic
+
+    def pending(self) -> bool:
+        """Whether there is something to receive that the loop would not tell of."""
+        return self._zmq is not None and self._zmq.pending()
+
+    def receive(self) -> list[Any]:
+        """Return what has arrived; raises `LinkClosed`."""
+        if self._link is None:
+            return []
+        if self._link.backlog:
+            self.flush()
+        return self._link.receive()
+
+    def report(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
+        """Queue an outcome, and keep it until it is acknowledged."""
+        self._unacknowledged.append((kind, head, buffers))
+        self.unsent += 1
+        if self._link is not None:
+            self._link.queue(kind, head, buffers)
+
+    def unacknowledged_ids(self) -> list[int]:
+        """Return the ids of tasks whose outcomes may not have arrived."""
+        return [tid for kind, head, _ in self._unacknowledged for tid in wire.outcome_ids(kind, head)]
+
+    def acknowledged(self, count: int) -> None:
+        """Drop the oldest outcomes: they have arrived."""
+        for _ in range(min(count, len(self._unacknowledged))):
+            self._unacknowledged.popleft()
+
+    def send(self, kind: int, head: bytes = b"") -> None:
+        """Send something that nobody misses when the connection breaks."""
+        if self._link is not None:
+            self._link.queue(kind, head)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued; a broken connection is noticed when it is read."""
+        link = self._link
+        self.unsent = 0
+        if link is None:
+            return
+        self.sent = time.monotonic()
+        before = link.backlog
+        try:
+            link.flush()
+        except LinkClosed:
+            return
+        if bool(before) != bool(link.backlog):
+            self._loop.watch(link.fileno(), self._loop.handler(link.fileno()), writable=bool(link.backlog))

@@ -1,0 +1,197 @@
+"""One worker process: receive a batch, call, collect outcomes, send them soon."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from flowcore.serialize.exceptions import pack_exception
+from flowcore.serialize.pickling import dumps, loads
+from flowcore_htex import wire
+from flowcore_htex.link import BlockingLink, LinkClosed, Message
+from flowcore_htex.matching import learn
+
+_KEEP_AT_MOST: Final = 0.001
+"""Seconds that a finished outcome may wait for its neighbours."""
+
+
+class Worker:
+    """Runs the tasks that its manager sends over `sock`, one after the other, until the manager closes it."""
+
+    def __init__(self, sock: socket.socket, cells: memoryview) -> None:
+        """Make a worker.
+
+        Args:
+            sock: the connection to the manager.
+            cells: two 64-bit cells shared with the manager. The worker writes the id of each task that it starts to
+                the first, where the manager finds it when the worker has died; the manager counts the cancellations
+                that it sends in the second, so that the worker looks for them before it starts another task.
+        """
+        self._link = BlockingLink(sock)
+        self._cells = cells
+        self._inbox: deque[Message] = deque()
+        self._cancellations = 0
+        self._cancelled: set[int] = set()
+        self._pid = os.getpid()
+        self._blobs: dict[int, bytes] = {}
+        self._functions: dict[int, Callable[..., Any]] = {}
+        self._estimates: dict[int, float] = {}
+        self._oldest = 0.0
+        self._clear()
+
+    def run(self) -> None:
+        """Serve until the connection ends."""
+        inbox = self._inbox
+        try:
+            while True:
+                inbox.extend(self._link.receive())
+                while inbox:
+                    self._handle(*inbox.popleft())
+                self._flush()
+        except LinkClosed:
+            return
+
+    def _look_for_cancellations(self) -> None:
+        """Receive all that the manager has sent so far; the cancellations in it count at once."""
+        while self._cancellations < self._cells[1]:
+            for message in self._link.receive():
+                if message[0] == wire.CANCEL:
+                    self._cancellations += 1
+                    self._cancelled.update(wire.unpack_ids(message[1]))
+                else:
+                    self._inbox.append(message)
+
+    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+        if kind == wire.TASKS:
+            tids, functions, payloads, spec = wire.unpack_tasks(head)
+            for tid, number, payload in zip(tids, functions, payloads):  # noqa: B905 - one length, by construction
+                self._task(tid, number, payload, (), spec)
+        elif kind == wire.BIG_TASK:
+            tid, number, spec = wire.unpack_big_task(head)
+            payload = buffers.pop(0)
+            self._task(tid, number, payload, buffers, spec)
+        elif kind == wire.FUNCTION:
+            number, blob = wire.unpack_function(head)
+            self._blobs[number] = blob
+        elif kind == wire.CANCEL:
+            self._cancellations += 1  # the tasks before it in the stream have been run
+        elif kind == wire.FORGET:
+            for number in wire.unpack_ids(head):
+                self._blobs.pop(number, None)
+                self._functions.pop(number, None)
+                self._estimates.pop(number, None)
+
+    def _task(self, tid: int, number: int, payload: Any, buffers: Any, spec: bytes) -> None:
+        if self._cells[1] != self._cancellations:
+            self._look_for_cancellations()
+        if tid in self._cancelled:
+            self._cancelled.discard(tid)
+            self._keep(tid, -1.0, wire.NONE, b"", [])
+            return
+        estimate = self._estimates.get(number)
+        begin = time.perf_counter()
+        if self._tids and (estimate is None or begin - self._oldest + estimate > _KEEP_AT_MOST):
+            self._flush()
+        self._cells[0] = tid
+        restore = _set_environment(spec) if spec else None
+        large: list[Any] = []
+        try:
+            function, args, kwargs = self._call(number, payload, buffers)
+            result = function(*args, **kwargs)
+            if self._pid != os.getpid():
+                os._exit(0)  # the task forked, and this is the child: it must not speak for its parent
+            status, blob = (wire.NONE, b"") if result is None else (wire.VALUE, _packed(result, function, large))
+        except SystemExit:
+            if self._pid == os.getpid():
+                self._flush()
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
+            if self._pid != os.getpid():
+                os._exit(1)
+            large.clear()
+            status, blob = wire.ERROR, pack_exception(error, skip=1)
+        if restore is not None:
+            restore()
+        seconds = time.perf_counter() - begin
+        self._estimates[number] = learn(estimate, seconds)
+        self._keep(tid, seconds, status, blob, large)
+
+    def _keep(self, tid: int, seconds: float, status: int, blob: bytes, large: list[Any]) -> None:
+        if large or len(blob) >= wire.BIG:
+            self._flush()
+            self._link.send(wire.BIG_RESULT, wire.pack_big_result(tid, seconds, status), [blob, *large])
+            return
+        if not self._tids:
+            self._oldest = time.perf_counter()
+        self._tids.append(tid)
+        self._seconds.append(seconds)
+        self._statuses.append(status)
+        self._payloads.append(blob)
+        self._bytes += len(blob)
+        if self._bytes > wire.BIG:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._tids:
+            head = wire.pack_results(self._tids, self._seconds, self._statuses, self._payloads)
+            self._clear()
+            self._link.send(wire.RESULTS, head)
+
+    def _clear(self) -> None:
+        self._tids: list[int] = []
+        self._seconds: list[float] = []
+        self._statuses = bytearray()
+        self._payloads: list[bytes] = []
+        self._bytes = 0
+
+    def _call(self, number: int, payload: Any, buffers: Any) -> tuple[Callable[..., Any], Any, Any]:
+        """Return the function and the arguments; number 0 stands for a callable that travels with its arguments."""
+        if number == 0:
+            function, (args, kwargs) = _unpacked("a call", payload, buffers)
+            return function, args, kwargs
+        function = self._functions.get(number)
+        if function is None:
+            blob = self._blobs[number]
+            function = self._functions[number] = _unpacked("the function of a task", blob, ())
+        args, kwargs = _unpacked("the arguments of a task", payload, buffers)
+        return function, args, kwargs
+
+
+def _unpacked(what: str, payload: Any, buffers: Any) -> Any:
+    try:
+        return loads(payload, buffers)
+    except Exception as error:
+        from flowcore.serialize.errors import DeserializationError
+
+        raise DeserializationError(what, f"{type(error).__name__}: {error}") from error
+
+
+def _packed(result: Any, function: Callable[..., Any], large: list[Any]) -> bytes:
+    try:
+        return dumps(result, large)
+    except Exception as error:
+        from flowcore.serialize.errors import SerializationError
+
+        name = getattr(function, "__name__", type(function).__name__)
+        reason = f"{type(result).__name__}: {type(error).__name__}: {error}"
+        raise SerializationError(name, reason, "the result") from error
+
+
+def _set_environment(spec: bytes) -> Callable[[], None]:
+    """Set the environment variables that a task asks for, and return what takes them back."""
+    wanted = wire.unpack_json(spec).get("env", {})
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    return restore

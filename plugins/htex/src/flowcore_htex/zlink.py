@@ -1,0 +1,157 @@
+"""Links over ZeroMQ, for peers on other hosts: encrypted, and aware of a closed connection."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from flowcore_htex import wire
+from flowcore_htex.curve import Keys
+from flowcore_htex.link import LinkClosed, Message
+from flowcore_htex.wire import ProtocolError
+
+_LOST: Final = zmq.EVENT_DISCONNECTED
+_LINGER: Final = 1000
+
+
+@functools.cache
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return this process' own context; the one that pyzmq shares belongs to the user."""
+    return zmq.Context()
+
+
+def new_socket(kind: int) -> zmq.Socket[bytes]:
+    """Return a socket without limits of its own; what flows is limited above."""
+    sock = context().socket(kind)
+    sock.setsockopt(zmq.SNDHWM, 0)
+    sock.setsockopt(zmq.RCVHWM, 0)
+    sock.setsockopt(zmq.LINGER, _LINGER)
+    sock.setsockopt(zmq.IPV6, 1)
+    sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    sock.setsockopt(zmq.RECONNECT_IVL, 50)
+    return sock
+
+
+def secure_client(sock: zmq.Socket[bytes], keys: Keys | None) -> None:
+    """Prove to be of this run, and talk to this run's server only."""
+    if keys is not None:
+        sock.curve_publickey = keys.client_public
+        sock.curve_secretkey = keys.client_secret
+        sock.curve_serverkey = keys.server_public
+
+
+def secure_server(sock: zmq.Socket[bytes], keys: Keys | None) -> None:
+    """Accept clients that prove to be of this run; the authenticator checks their key."""
+    if keys is not None:
+        sock.curve_server = True
+        sock.curve_publickey = keys.server_public
+        sock.curve_secretkey = keys.server_secret
+        sock.setsockopt_string(zmq.ZAP_DOMAIN, "flowcore")
+
+
+class Authenticator:
+    """Answers ZeroMQ's authentication requests: only the run's own client key may connect (RFC 27)."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._accepted = keys.client_public_bytes
+        self.socket = context().socket(zmq.REP)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind("inproc://zeromq.zap.01")
+
+    def serve(self) -> int:
+        """Answer what has been asked; returns how many were refused."""
+        refused = 0
+        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            version, request, _domain, _address, _identity, mechanism, *credentials = self.socket.recv_multipart()
+            accepted = mechanism == b"CURVE" and credentials == [self._accepted]
+            refused += not accepted
+            code, text = (b"200", b"OK") if accepted else (b"400", b"not of this run")
+            self.socket.send_multipart([version, request, code, text, b"", b""])
+        return refused
+
+    def close(self) -> None:
+        """Stop answering."""
+        self.socket.close(0)
+
+
+@functools.cache
+def authenticator(keys: Keys) -> Authenticator:
+    """Return this process' authenticator; there can be one, and it has to be there before the first socket is."""
+    return Authenticator(keys)
+
+
+class ZmqLink:
+    """A link over a DEALER or PAIR socket with one peer."""
+
+    def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        self._socket = sock
+        self._monitor = sock.get_monitor_socket(_LOST)
+        self.backlog = 0
+        self.heard = time.monotonic()
+
+    def fileno(self) -> int:
+        """See `Link`; this descriptor is edge-triggered, so look at `pending` before each wait."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def monitor_fileno(self) -> int:
+        """Return the descriptor that tells of a closed connection."""
+        return int(self._monitor.getsockopt(zmq.FD))
+
+    def pending(self) -> bool:
+        """Whether there is something to receive."""
+        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN) or bool(
+            self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN
+        )
+
+    def receive(self) -> list[Message]:
+        """See `Link`."""
+        messages = []
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            messages.append(from_frames(self._socket.recv_multipart(copy=False)))
+        if messages:
+            self.heard = time.monotonic()
+        elif self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            recv_monitor_message(self._monitor)
+            raise LinkClosed("the connection was closed")
+        return messages
+
+    def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """See `Link`."""
+        self.queue(kind, head, buffers)
+
+    def queue(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """See `Link`; ZeroMQ has queues of its own."""
+        try:
+            self._socket.send_multipart(to_frames(kind, head, buffers), zmq.NOBLOCK, copy=not buffers)
+        except zmq.ZMQError as error:
+            raise LinkClosed(str(error)) from error
+
+    def flush(self) -> None:
+        """See `Link`; nothing to do."""
+
+    def close(self) -> None:
+        """See `Link`."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close()
+
+
+def to_frames(kind: int, head: bytes, buffers: Sequence[Any]) -> list[Any]:
+    """Lay a message out as ZeroMQ frames."""
+    return [wire.prefix(kind, len(head), len(buffers)) + head, *buffers]
+
+
+def from_frames(frames: Sequence[Any]) -> Message:
+    """Take a message from ZeroMQ frames, or raise `ProtocolError`."""
+    first = bytes(frames[0].buffer)
+    if len(first) < wire.PREFIX_SIZE:
+        raise ProtocolError("a frame is too short")
+    kind, head_size, count = wire.parse_prefix(first)
+    if len(first) != wire.PREFIX_SIZE + head_size or len(frames) != count + 1:
+        raise ProtocolError("the frames of a message do not add up")
+    return kind, first[wire.PREFIX_SIZE :], [frame.buffer for frame in frames[1:]]

@@ -1,0 +1,197 @@
+"""A walltime ends an app that runs longer, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowcore import bash_app, join_app, python_app
+from flowcore.app.errors import AppTimeout
+from flowcore.app.timing import TimedCall
+from flowcore.dataflow.kernel import DataFlowKernel
+
+pytestmark = pytest.mark.usefixtures("kernel")
+
+
+@python_app
+def spin(walltime: Any = 0.02) -> None:
+    while True:
+        pass
+
+
+@python_app
+def fine(walltime: Any = 60) -> int:
+    return 1
+
+
+class TestPython:
+    def test_a_loop_is_interrupted(self) -> None:
+        error = spin().exception(timeout=30)
+        assert isinstance(error, AppTimeout)
+        assert isinstance(error, TimeoutError)
+        assert str(error) == "spin ran longer than its walltime of 0.02 s"
+
+    def test_an_app_that_catches_exceptions_is_interrupted(self) -> None:
+        @python_app
+        def stubborn(walltime: float = 0.02) -> None:
+            while True:
+                try:
+                    while True:
+                        pass
+                except Exception:
+                    pass
+
+        assert isinstance(stubborn().exception(timeout=30), AppTimeout)
+
+    def test_that_of_the_call_stands_against_the_default(self) -> None:
+        @python_app
+        def work(walltime: float = 0.001) -> str:
+            end = time.monotonic() + 0.05
+            while time.monotonic() < end:
+                pass
+            return "done"
+
+        assert isinstance(work().exception(), AppTimeout)
+        assert work(walltime=60).result() == "done"
+
+    def test_it_need_not_be_declared(self) -> None:
+        app = python_app(spin.func)
+        assert isinstance(app(walltime="00:00:00.02").exception(timeout=30), AppTimeout)
+
+    @pytest.mark.parametrize("walltime", [60, 60.5, "01:00:00", "60", timedelta(minutes=1), None])
+    def test_units(self, walltime: Any) -> None:
+        assert fine(walltime=walltime).result() == 1
+
+    @pytest.mark.parametrize("walltime", [0, -1, "soon", float("nan"), float("inf"), True, [1]])
+    def test_what_is_no_duration_is_refused_at_the_call(self, walltime: Any) -> None:
+        with pytest.raises(ValueError, match="duration|walltime"):
+            fine(walltime=walltime)
+
+    def test_the_threads_work_on_after_timeouts(self) -> None:
+        errors = [spin(walltime=0.005) for _ in range(20)]
+        assert all(isinstance(error.exception(timeout=30), AppTimeout) for error in errors)
+        assert [fine().result() for _ in range(50)] == [1] * 50
+
+    def test_the_clock_is_stopped_by_a_return(self) -> None:
+        before = threading.active_count()
+        assert fine(walltime=3600).result() == 1
+        for thread in threading.enumerate():
+            if thread.name == "flowcore-walltime":
+                thread.join(10)
+        assert threading.active_count() <= before + 4  # those of the executor
+
+    def test_the_clock_is_stopped_by_an_exception(self) -> None:
+        @python_app
+        def fail(walltime: float = 3600) -> None:
+            raise KeyError
+
+        assert isinstance(fail().exception(), KeyError)
+        for thread in threading.enumerate():
+            if thread.name == "flowcore-walltime":
+                thread.join(10)
+                assert not thread.is_alive()
+
+    def test_the_body_of_a_join_app_has_one_too(self) -> None:
+        @join_app
+        def body(walltime: float = 0.02) -> Any:
+            while True:
+                pass
+
+        assert isinstance(body().exception(timeout=30), AppTimeout)
+
+
+class TestNothingStrays:
+    """The exception arrives inside the call or never: the race is run with walltimes about as long as the call."""
+
+    @staticmethod
+    def outcomes(count: int, function: Any, expected: type[BaseException] | None) -> dict[str, int]:
+        found = {"in time": 0, "late": 0}
+        for number in range(count):
+            seconds = 0.00001 + 0.0000015 * number
+            try:
+                TimedCall(function, seconds)()
+                found["in time"] += 1
+            except AppTimeout:
+                found["late"] += 1
+            except BaseException as error:
+                assert expected is not None
+                assert isinstance(error, expected)
+                found["in time"] += 1
+            sum(range(50))  # a stray exception would be raised in here
+        return found
+
+    def test_after_a_return(self) -> None:
+        assert sum(self.outcomes(1000, lambda: sum(range(3000)), None).values()) == 1000
+
+    def test_after_an_exception(self) -> None:
+        def fail() -> None:
+            sum(range(3000))
+            raise KeyError
+
+        assert sum(self.outcomes(1000, fail, KeyError).values()) == 1000
+
+    def test_in_an_executors_threads(self) -> None:
+        @python_app
+        def brief(walltime: float) -> int:
+            return sum(range(3000))
+
+        futures = [brief(walltime=0.00001 + 0.000002 * number) for number in range(500)]
+        for future in futures:
+            error = future.exception(timeout=60)
+            assert error is None or isinstance(error, AppTimeout)
+        assert fine().result() == 1
+
+
+class TestBash:
+    @staticmethod
+    def gone(process: int) -> bool:
+        try:
+            handle = os.pidfd_open(process)
+        except ProcessLookupError:
+            return True
+        try:
+            return bool(select.select([handle], [], [], 10)[0])
+        finally:
+            os.close(handle)
+
+    def test_a_command_is_ended_with_all_that_it_started(self) -> None:
+        @bash_app
+        def slow(stdout: str = "pids", walltime: float = 0.2) -> str:
+            return "sleep 600 & echo $!; (sleep 601; touch late) & echo $!; wait"
+
+        error = slow().exception(timeout=30)
+        assert isinstance(error, AppTimeout)
+        assert str(error) == "bash_app slow ran longer than its walltime of 0.2 s"
+        assert all(self.gone(int(line)) for line in Path("pids").read_text().split())
+        assert not Path("late").exists()
+
+    def test_one_that_ignores_the_polite_signal_is_killed(self) -> None:
+        @bash_app
+        def stubborn(stdout: str = "pids", walltime: float = 0.1) -> str:
+            return "trap '' TERM; echo $$; while true; do sleep 0.2; done"
+
+        error = stubborn().exception(timeout=30)
+        assert isinstance(error, AppTimeout)
+        assert self.gone(int(Path("pids").read_text()))
+
+    def test_one_that_ends_in_time_is_left_alone(self) -> None:
+        @bash_app
+        def quick(walltime: Any = "00:01:00") -> str:
+            return "true"
+
+        assert quick().result() == 0
+
+    def test_that_of_the_call_stands_against_the_default(self) -> None:
+        @bash_app
+        def quick(walltime: float = 0.001) -> str:
+            return "sleep 0.1"
+
+        assert isinstance(quick().exception(), AppTimeout)
+        assert quick(walltime=60).result() == 0
