@@ -18,6 +18,7 @@ from pathlib import Path
 import flowcore
 from flowcore import Config, File, executors
 from flowcore.errors import FlowcoreError
+from flowcore.executors.base import Executor
 
 from stdlib_analysis import apps
 from stdlib_analysis.picture import draw
@@ -65,10 +66,10 @@ def run(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     if not options.quiet:
         print(f"\n{text}\n\nWritten: {written}\n")
-    workers = f"{options.workers} {'threads' if options.executor == 'threads' else 'worker processes'}"
+    cpu = report.result().seconds
     print(
-        f"{tasks:,} tasks in {seconds:.1f} s with {workers}; "
-        f"the CPU time of their work is {report.result().seconds:.1f} s in sum"
+        f"{tasks:,} tasks in {seconds:.1f} s with {options.executor}, {options.workers} at once; "
+        f"the CPU time of their work is {cpu:.1f} s in sum"
     )
 
 
@@ -83,6 +84,7 @@ def begin(options: argparse.Namespace) -> tuple[Future[Report], list[Future[File
 
 def configuration(options: argparse.Namespace) -> Config:
     """Choose the executor: the only line that tells one machine's configuration from another's."""
+    executor: Executor
     if options.executor == "threads":
         executor = executors.ThreadPoolExecutor(max_threads=options.workers)
     else:

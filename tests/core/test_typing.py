@@ -91,11 +91,23 @@ reveal_type(joined_plain(1))  # R: AppFuture[bytes]
 reveal_type(joined_list(2))  # R: AppFuture[list[str]]
 reveal_type(joined_called(1))  # R: AppFuture[str]
 
+@python_app
+def total(first: int, numbers: list[float], *, scale: float = 1.0) -> float:
+    return scale * (first + sum(numbers))
+
+
+plain: Future[int] = Future()
+reveal_type(bare(plain))  # R: AppFuture[str]
+reveal_type(bash(bare(1)))  # R: AppFuture[int]
+reveal_type(total(1, [coroutine(1), plain], scale=2.0))  # R: AppFuture[float]
+reveal_type(total(plain, called(plain)))  # R: AppFuture[float]
+reveal_type(joined(plain))  # R: AppFuture[str]
+
 bare("one")  # E: arg-type
-bare()  # E: call-arg
-bare(1, 2)  # E: call-arg
-called(1, scale="2")  # E: arg-type
-bash(1)  # E: arg-type
+bare()  # E: call-overload
+bare(1, 2)  # E: call-overload
+called(1, scale="2")  # E: call-overload
+bash(1)  # E: call-overload
 joined("one")  # E: arg-type
 
 

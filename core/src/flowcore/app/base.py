@@ -6,8 +6,9 @@ import asyncio
 import functools
 import inspect
 import types
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 from flowcore.app.timing import TimedCall
 from flowcore.dataflow import calls, loader
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Deferred: TypeAlias = "Future[Any] | Collection[Future[Any]] | Mapping[Any, Future[Any]]"
+"""What may stand in the place of an argument: a future of it, or a container of futures."""
 
 _NAMED_AND_PLACED: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_DEFAULT: Final = (inspect.Parameter.empty, None)
@@ -76,7 +80,20 @@ class App(Generic[P, R]):
         """Return what an executor runs in the function's place."""
         return CoroutineCall(self.func) if inspect.iscoroutinefunction(self.func) else self.func
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
+    # To a type checker an argument is what the function declares, or a future of it among the first four.
+    @overload
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, first: Deferred, /, *args: Any, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, first: Any, second: Deferred, /, *args: Any, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, first: Any, second: Any, third: Deferred, /, *args: Any, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(
+        self, first: Any, second: Any, third: Any, fourth: Deferred, /, *args: Any, **kwargs: Any
+    ) -> AppFuture[R]: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:
         """Submit a call; raises what `DataFlowKernel.submit` raises."""
         kernel = self.data_flow_kernel or loader.dfk()
         keywords: dict[str, Any] = kwargs

@@ -212,7 +212,7 @@ def _path_and_mode(stream: Any, name: str) -> tuple[str | os.PathLike[str], str]
             message = f"{name}={stream!r}: a tuple is (path, mode)"
             raise BadStdStreamFile(message)
         stream, mode = stream
-    elif hasattr(stream, "filepath"):
+    elif hasattr(type(stream), "filepath"):  # of the class: a remote file has none here
         mode = "w"
     if not isinstance(mode, str) or not isinstance(stream, (str, os.PathLike)):
         message = f"{name} takes a path, a (path, mode) pair or a File, not {stream!r} with mode {mode!r}"

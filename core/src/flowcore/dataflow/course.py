@@ -163,7 +163,15 @@ class Course:
     # -- return
 
     def returned(self, task: TaskRecord, attempt: Future[Any]) -> None:
-        """Decide what a finished attempt means; the executor's thread calls this, through the task's callback."""
+        """Go on with a task whose attempt is over; the executor's thread calls this, through the task's callback."""
+        try:
+            self._decide(task, attempt)
+        except BaseException as error:
+            self._give_up(task, error)
+            raise
+
+    def _decide(self, task: TaskRecord, attempt: Future[Any]) -> None:
+        """Decide what a finished attempt means."""
         task.try_time_returned = time.time()
         if attempt.cancelled():
             self.finish(task, States.cancelled)

@@ -51,7 +51,9 @@ def pack_apply_message(func: Callable[..., Any], args: Sequence[Any], kwargs: Ma
         raise SerializationError(name, f"{type(error).__name__}: {error}") from error
 
 
-def unpack_apply_message(payload: bytes | bytearray | memoryview) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+def unpack_apply_message(
+    payload: bytes | bytearray | memoryview,
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """Turn bytes from `pack_apply_message` into the function, its arguments and keyword arguments."""
     func, args, kwargs = deserialize(payload)
     return func, args, kwargs

@@ -18,7 +18,9 @@ class FunctionEntry:
 
     __slots__ = ("__weakref__", "_released", "_witness", "blob", "name", "number")
 
-    def __init__(self, number: int, name: str, blob: bytes, witness: tuple[Any, ...], released: Callable[[int], None]) -> None:
+    def __init__(
+        self, number: int, name: str, blob: bytes, witness: tuple[Any, ...], released: Callable[[int], None]
+    ) -> None:
         self.number = number
         self.name = name
         self.blob = blob

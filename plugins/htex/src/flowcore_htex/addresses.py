@@ -59,7 +59,9 @@ def _ipv6() -> list[str]:
         return []
 
 
-def listen_on_ports(address: str | None, ports: Sequence[int], port_range: tuple[int, int] | None) -> list[socket.socket]:
+def listen_on_ports(
+    address: str | None, ports: Sequence[int], port_range: tuple[int, int] | None
+) -> list[socket.socket]:
     """Return listening sockets on each of `ports`, or else on one free port of the range.
 
     Args:
@@ -87,7 +89,7 @@ def _listen_on_all(where: str | None, ports: Sequence[int]) -> list[socket.socke
     listeners: list[socket.socket] = []
     try:
         for port in ports:
-            listeners.append(listen(where, port))  # noqa: PERF401 - those made so far are closed on an error
+            listeners.append(listen(where, port))
     except OSError as error:
         for listener in listeners:
             listener.close()

@@ -183,7 +183,7 @@ def _private_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="flowcore-"))
     if len(str(folder)) > _PATH_LIMIT:
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="flowcore-", dir="/tmp"))  # noqa: S108 - mkdtemp makes it private
+        folder = Path(tempfile.mkdtemp(prefix="flowcore-", dir="/tmp"))
     return folder
 
 

@@ -14,15 +14,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from flowcore.errors import ShutdownError
-from flowcore.futures import TaskFuture
-from flowcore.serialize import DeserializationError, FunctionCache, FunctionEntry, SerializationError
+from flowcore.serialize import DeserializationError
 from flowcore.serialize.exceptions import unpack_exception
-from flowcore.serialize.functions import function_name
-from flowcore.serialize.pickling import dumps, dumps_call, loads
+from flowcore.serialize.pickling import loads
 from flowcore_htex import wire
 from flowcore_htex.broker import Broker, InterchangeFailed
 from flowcore_htex.errors import InterchangeLost, from_record
 from flowcore_htex.link import Link, LinkClosed
+from flowcore_htex.outbox import HtexFuture, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -40,23 +39,6 @@ _SHORT_LIFE: Final = 2.0
 _SHORT_LIVES: Final = 4
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-class HtexFuture(TaskFuture[Any]):
-    """The future of one task. `cancel` takes effect at once and stops the task, even if it runs."""
-
-    __slots__ = ("client", "size", "task", "tid")
-
-    def __init__(self, client: Client) -> None:
-        super().__init__()
-        self.client = client
-        self.task: tuple[FunctionEntry | None, bytes, list[Any], bytes] | None = None
-
-    def cancel(self) -> bool:
-        """Cancel; False only where there already is an outcome."""
-        if not self.done() and super().cancel():
-            self.client.cancelled(self)
-        return self.cancelled()
 
 
 class Client:
@@ -90,15 +72,12 @@ class Client:
         self._broken = broken
         self._lock = threading.Lock()
         self._futures: dict[int, HtexFuture] = {}
-        self._outbox: deque[HtexFuture] = deque()
-        self._outbox_bytes = 0
-        self._cancellations: deque[int] = deque()
-        self._released: deque[int] = deque()
-        self._functions = FunctionCache(self._released.append)
-        self._sent_functions: set[int] = set()
+        self._outbox = Outbox()
         self._numbers = itertools.count(1)
         self._last_send = 0.0
         self._closing = False
+        self._ending = threading.Lock()
+        self._ended = self._abandoned = False
         self._lives: deque[float] = deque(maxlen=_SHORT_LIVES)
         self._questions: dict[int, tuple[threading.Event, list[Any]]] = {}
         self._question_numbers = itertools.count(1)
@@ -123,7 +102,7 @@ class Client:
         return self._greeted.wait(timeout) and not self._closing
 
     def shutdown(self) -> None:
-        """End the interchange and with it the managers; every future is done afterwards."""
+        """End the interchange and with it the managers; every future is done afterwards. Idempotent."""
         with self._lock:
             first = not self._closing
             self._closing = True
@@ -133,52 +112,50 @@ class Client:
                 except LinkClosed:
                     pass
         self.fail_all(ShutdownError(f"executor {self._label} was shut down before this task ended"))
-        if self._thread is not None and self._thread is not threading.current_thread():
-            os.eventfd_write(self._wake, 1)
-            self._thread.join()
-        if first:
+        if threading.get_ident() == self._receiver_id:
             self._broker.reap(_FAREWELL)
-            if self._link is not None:
-                self._link.close()
-            self._broker.close()
-            os.close(self._wake)
-            _clients.discard(self)
+            self._abandoned = True  # called back by a future: the thread closes the rest when it ends
+            return
+        with self._ending:
+            if not self._ended:
+                if self._thread is not None:
+                    os.eventfd_write(self._wake, 1)
+                    self._thread.join(_FAREWELL)
+                self._broker.reap(_FAREWELL)
+                if self._thread is not None:
+                    self._thread.join()
+                self._close()
+
+    def _close(self) -> None:
+        self._ended = True
+        if self._link is not None:
+            self._link.close()
+        self._broker.close()
+        os.close(self._wake)
+        _clients.discard(self)
 
     # -- tasks out
 
-    def submit(self, func: Callable[..., Any], spec: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HtexFuture:
+    def submit(
+        self, func: Callable[..., Any], spec: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HtexFuture:
         """Send a task, soon; raises `SerializationError` and `ShutdownError`."""
-        buffers: list[Any] = []
-        entry: FunctionEntry | None = None
-        try:
-            entry = self._functions.entry(func)
-            payload = dumps((func, (args, kwargs)), buffers) if entry is None else dumps_call(args, kwargs, buffers)
-        except Exception as error:
-            what = "an argument" if entry is not None else "the function or an argument"
-            raise SerializationError(function_name(func), f"{type(error).__name__}: {error}", what) from error
-        size = len(payload)
-        if buffers or size >= wire.BIG:
-            buffers = [payload, *buffers]
-            payload = b""
-            size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        call = self._outbox.pack(func, spec, args, kwargs)
         future = HtexFuture(self)
-        future.task = (entry, payload, buffers, spec)
+        future.call = call
         with self._lock:
             if self._closing:
                 raise ShutdownError(f"executor {self._label} has been shut down")
             future.tid = tid = next(self._numbers)
             self._futures[tid] = future
-            outbox = self._outbox
-            outbox.append(future)
-            self._outbox_bytes += size
-            waiting = len(outbox)
+            waiting = self._outbox.add(future, call)
             if threading.get_ident() == self._receiver_id:
                 if waiting >= _BATCH:
                     self._flush()  # the rest goes at the end of the batch of outcomes
             elif (
                 waiting == len(self._futures)
                 or waiting >= _BATCH
-                or self._outbox_bytes >= _BATCH_BYTES
+                or self._outbox.size >= _BATCH_BYTES
                 or time.perf_counter() - self._last_send > _PAUSE
             ):
                 self._flush()
@@ -195,56 +172,23 @@ class Client:
         with self._lock:
             if self._futures.pop(future.tid, None) is None:
                 return
-            future.task = None
-            self._cancellations.append(future.tid)
+            future.call = None
+            self._outbox.cancellations.append(future.tid)
             if not self._closing and self._receiver_id != threading.get_ident():
                 os.eventfd_write(self._wake, 1)
 
     def _flush(self) -> None:
         """Send what is in the outbox, as far as the interchange may have it; the lock is held."""
         link = self._link
-        outbox = self._outbox
         if link is None:
             return
-        room = _WINDOW - (len(self._futures) - len(outbox))
-        plain: list[tuple[int, int, bytes]] = []
-        while outbox and room > 0:
-            future = outbox.popleft()
-            task = future.task
-            if task is None:
-                continue  # cancelled meanwhile
-            room -= 1
-            entry, payload, buffers, spec = task
-            number = 0
-            if entry is not None:
-                number = entry.number
-                if number not in self._sent_functions:
-                    self._sent_functions.add(number)
-                    link.queue(wire.FUNCTION, wire.pack_function(number, entry.blob))
-            if buffers:
-                link.queue(wire.BIG_TASK, wire.pack_big_task(future.tid, number, spec), buffers)
-            elif spec:
-                link.queue(wire.TASKS, wire.pack_tasks([(future.tid, number, payload)], spec))
-            else:
-                plain.append((future.tid, number, payload))
-        if plain:
-            link.queue(wire.TASKS, wire.pack_tasks(plain))
-        self._outbox_bytes = 0
-        if self._cancellations:
-            link.queue(wire.CANCEL, wire.pack_ids(_drained(self._cancellations)))
-        if self._released:
-            stale = [number for number in _drained(self._released) if number in self._sent_functions]
-            self._sent_functions.difference_update(stale)
-            if stale:
-                link.queue(wire.FORGET, wire.pack_ids(stale))
         self._last_send = time.perf_counter()
-        before = link.backlog
         try:
-            link.flush()
+            self._outbox.send(link, _WINDOW - len(self._futures))
         except LinkClosed:
             return  # the thread notices, and sends everything again to the next interchange
-        if (link.pending() or bool(link.backlog) > bool(before)) and self._receiver_id != threading.get_ident():
-            os.eventfd_write(self._wake, 1)  # there is something to receive, or to send when there is room
+        if link.pending() and self._receiver_id != threading.get_ident():
+            os.eventfd_write(self._wake, 1)
 
     # -- outcomes in
 
@@ -263,6 +207,8 @@ class Client:
         self._greeted.set()
         for event, _ in list(self._questions.values()):
             event.set()
+        if self._abandoned:
+            self._close()
 
     def _receive(self) -> None:
         """Handle what arrives, until the link breaks."""
@@ -270,15 +216,16 @@ class Client:
         assert link is not None
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
-        monitor = getattr(link, "monitor_fileno", None)
-        if monitor is not None:
-            poller.register(monitor(), select.POLLIN)
-        writable = False
-        poller.register(link.fileno(), select.POLLIN)
+        for descriptor in link.other_filenos():
+            poller.register(descriptor, select.POLLIN)
+        watched = select.POLLIN
+        poller.register(link.fileno(), watched)
+        link.on_blocked = lambda _blocked: os.eventfd_write(self._wake, 1)
         while True:
-            if bool(link.backlog) != writable:
-                writable = not writable
-                poller.modify(link.fileno(), select.POLLIN | (select.POLLOUT if writable else 0))
+            wanted = select.POLLIN | select.POLLOUT if link.backlog else select.POLLIN
+            if wanted != watched:
+                poller.modify(link.fileno(), wanted)
+                watched = wanted
             with self._lock:
                 ready = link.pending()
             if not ready:
@@ -289,7 +236,7 @@ class Client:
                 messages = link.receive()
             for message in messages:
                 self._handle(*message)
-            if self._outbox or self._cancellations or self._released or writable:
+            if self._outbox.due() or link.backlog:
                 with self._lock:
                     self._flush()
             if not messages and time.monotonic() - link.heard > self._threshold:
@@ -329,7 +276,7 @@ class Client:
                 self._settle(future, status, payload, ())
 
     def _settle(self, future: HtexFuture, status: int, payload: Any, buffers: Any) -> None:
-        future.task = None
+        future.call = None
         try:
             if status == wire.NONE:
                 future.set_result(None)
@@ -374,9 +321,7 @@ class Client:
             old, self._link = self._link, link
             if old is not None:
                 old.close()
-            self._sent_functions.clear()
-            self._cancellations.clear()
-            self._outbox = deque(self._futures.values())
+            self._outbox.restart(self._futures.values())
             self._flush()
             link.send(wire.READY)
         for event, _ in list(self._questions.values()):
@@ -386,9 +331,9 @@ class Client:
         """Fail every future that is not done."""
         with self._lock:
             futures, self._futures = self._futures, {}
-            self._outbox.clear()
+            self._outbox.restart(())
             if not self._closing:
-                self._cancellations.extend(futures)
+                self._outbox.cancellations.extend(futures)
         for future in futures.values():
             _fail(future, error)
 
@@ -397,7 +342,7 @@ class Client:
         with self._lock:
             known = self._futures.pop(future.tid, None) is not None
             if known:
-                self._cancellations.append(future.tid)
+                self._outbox.cancellations.append(future.tid)
         if known:
             _fail(future, error)
             os.eventfd_write(self._wake, 1)
@@ -428,18 +373,11 @@ class Client:
 
 
 def _fail(future: HtexFuture, error: Exception) -> None:
-    future.task = None
+    future.call = None
     try:
         future.set_exception(error)
     except BaseException as failure:  # noqa: BLE001 - it was cancelled, or a callback raised; neither concerns others
         logger.debug("the error of task %s came too late: %s", future.tid, failure)
-
-
-def _drained(ids: deque[int]) -> list[int]:
-    found = []
-    while ids:
-        found.append(ids.popleft())
-    return found
 
 
 def _after_fork() -> None:

@@ -29,6 +29,7 @@ from flowcore_htex.curve import prepare_folder, write_keys
 from flowcore_htex.demand import Demand
 from flowcore_htex.errors import VersionMismatch
 from flowcore_htex.matching import ManagerSelector, RandomManagerSelector
+from flowcore_htex.mending import Mender
 from flowcore_htex.node import inspect_node, worker_count
 from flowcore_htex.options import Options
 
@@ -122,7 +123,9 @@ class HighThroughputExecutor(BlockExecutor):
         remote_monitoring_radio: None = None,
     ) -> None:
         if remote_monitoring_radio is not None:
-            raise ConfigurationError("remote_monitoring_radio: monitoring observes the kernel and needs no radio; leave it None")
+            raise ConfigurationError(
+                "remote_monitoring_radio: monitoring observes the kernel and needs no radio; leave it None"
+            )
         self.options = Options(
             label=label,
             address=address,
@@ -164,6 +167,7 @@ class HighThroughputExecutor(BlockExecutor):
         self._settings: dict[str, Any] = {}
         self._connected_blocks: set[str] = set()
         self._demand = Demand()
+        self._mender = Mender(self)
 
     # -- life
 
@@ -184,7 +188,11 @@ class HighThroughputExecutor(BlockExecutor):
             cert_dir = self._make_keys() if self.options.encrypted else None
             broker = self._make_broker(run, cert_dir)
             self._client = Client(
-                self.label, broker, self.options.heartbeat_threshold, self._manager_changed, self.set_bad_state_and_fail_all
+                self.label,
+                broker,
+                self.options.heartbeat_threshold,
+                self._manager_changed,
+                self.set_bad_state_and_fail_all,
             )
             broker.listen()
             self._client.start()
@@ -193,6 +201,7 @@ class HighThroughputExecutor(BlockExecutor):
                 json.dump(self._settings, stream, indent=1)
         except (OSError, InterchangeFailed) as error:
             raise ExecutorError(self.label, f"the interchange cannot be started: {error}") from error
+        self.attach(self._mender.wake, demand=False)
         self.start_blocks(run)
         import cloudpickle  # noqa: F401 - loaded here, while the other processes start
 
@@ -201,6 +210,7 @@ class HighThroughputExecutor(BlockExecutor):
 
     def shutdown(self) -> None:
         """Stop everything; see `Executor`."""
+        self._mender.close()
         if self._client is not None:
             self._client.shutdown()
         if self._run is not None:
@@ -242,7 +252,8 @@ class HighThroughputExecutor(BlockExecutor):
     def _never(self, need: dict[str, Any]) -> InvalidResourceSpecification | None:
         """Return the error for a request that no node can ever meet, None where one can, or may."""
         managers = list(self._client.managers.values()) if self._client is not None else []
-        may_grow = self.tally().starting > 0 or self.tally().active < self.provider.max_blocks
+        live = [block for block, status in self.status().items() if not status.terminal]
+        may_grow = len(live) < self.provider.max_blocks or not self._connected_blocks.issuperset(live)
         sizes = [
             {**manager, "slots": manager["worker_count"], "cores_per_worker": self.options.cores_per_worker}
             for manager in managers

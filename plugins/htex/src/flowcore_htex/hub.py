@@ -16,7 +16,7 @@ from flowcore_htex.link import Message
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.peers import Manager
-from flowcore_htex.zlink import authenticator, from_frames, new_socket, secure_server, to_frames
+from flowcore_htex.zlink import authenticator, descriptor_of, from_frames, new_socket, readable, secure_server, to_frames
 
 
 class HubPeer:
@@ -83,11 +83,11 @@ class Hub:
         if self._authenticator is not None:
             self._watched.append(self._authenticator.socket)
         for sock in self._watched:
-            loop.watch(sock.getsockopt(zmq.FD), lambda _descriptor: self.serve())
+            loop.watch(descriptor_of(sock), lambda _descriptor: self.serve())
 
     def pending(self) -> bool:
         """Whether there is something that the loop would not tell of; ZeroMQ's descriptors are edge-triggered."""
-        return any(sock.getsockopt(zmq.EVENTS) & zmq.POLLIN for sock in self._watched)
+        return any(map(readable, self._watched))
 
     def serve(self) -> None:
         """Handle what has arrived, connections that were closed first: their descriptors may be in use again."""
@@ -97,13 +97,13 @@ class Hub:
                 self._log.warning(f"refused {refused} connections with a wrong key")
         self._serve_monitor()
         for _ in range(1000):
-            if not self._router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if not readable(self._router):
                 return
             identity, *frames = self._router.recv_multipart(copy=False)
             self._serve_frames(bytes(identity.buffer), frames)
 
     def _serve_monitor(self) -> None:
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while readable(self._monitor):
             descriptor = recv_monitor_message(self._monitor)["value"]
             for peer in [peer for peer in self._peers.values() if peer.descriptor == descriptor]:
                 del self._peers[peer.identity]

@@ -8,26 +8,21 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from flowcore_htex import wire
 from flowcore_htex.addresses import listen_on_ports
-from flowcore_htex.curve import read_keys
-from flowcore_htex.link import Link, LinkClosed, StreamLink
+from flowcore_htex.doors import Doors, Listeners
+from flowcore_htex.link import Link, LinkClosed, Message, StreamLink
 from flowcore_htex.log import DEBUG, Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.matching import RandomManagerSelector, learn
-from flowcore_htex.peers import Manager, StreamPeer
+from flowcore_htex.peers import Manager, Peer
 from flowcore_htex.pending import Pending
 from flowcore_htex.version import RELEASE
 from flowcore_htex.wire import Task
-
-if TYPE_CHECKING:
-    from flowcore_htex.hub import Hub
-    from flowcore_htex.zlink import ZmqLink
 
 _RECOVERY: Final = 3.0
 """Seconds that a new interchange waits for the managers of the old one, before it gives their tasks to others."""
@@ -39,7 +34,6 @@ _CONGESTED: Final = 64 << 20
 """Bytes waiting for the user's process, above which managers are not read."""
 
 _OWED: Final = 64
-_CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Interchange:
@@ -48,13 +42,10 @@ class Interchange:
     def __init__(self, settings: dict[str, Any], client: Link, listeners: Listeners, log: Log) -> None:
         self._settings = settings
         self._client = client
-        self._listeners = listeners
         self._log = log
         self._loop = Loop()
-        self._hub: Hub | None = None
-        self._client_zmq: ZmqLink | None = None
+        self._doors = Doors(listeners, settings["cert_dir"], self._loop, log, self._from_peer, self._on_peer_lost)
         self._managers: dict[str, Manager] = {}
-        self._strangers: dict[int, StreamPeer] = {}
         self._functions: dict[int, bytes] = {}
         self._pending = Pending(_selector(settings["manager_selector"]), settings["prefetch_capacity"])
         self._recovering: dict[int, Task] | None = None
@@ -74,19 +65,19 @@ class Interchange:
     def run(self) -> None:
         """Serve until the user's process says so, or is gone."""
         loop = self._loop
-        loop.watch(self._client.fileno(), self._on_client)
+        loop.watch_link(self._client, self._on_client)
+        for descriptor in self._client.other_filenos():
+            loop.watch(descriptor, self._on_client)
         if self._settings["client"] != "inherited":
-            self._on_tcp_knock(-1)
-            self._client_zmq = self._client  # type: ignore[assignment]  # that is the other kind of link
-            loop.watch(self._client_zmq.monitor_fileno(), self._on_client)  # type: ignore[union-attr]
+            self._doors.open_hub()
         if self._recovering is None:
             self._open()
         self._tell(wire.HELLO, {"pid": os.getpid(), "release": RELEASE})
         while self._going:
-            if (self._hub is not None and self._hub.pending()) or (self._client_zmq and self._client_zmq.pending()):
+            if self._client.pending():
                 self._on_client(-1)
-                if self._hub is not None:
-                    self._hub.serve()
+            elif self._doors.pending():
+                self._doors.serve_pending()
             else:
                 loop.turn(max(0.0, self._deadline() - time.monotonic()))
             self._flush_client()
@@ -98,15 +89,12 @@ class Interchange:
 
     def _open(self) -> None:
         """Begin to listen: all that was outstanding is known now."""
-        self._loop.watch(self._listeners.local.fileno(), self._on_knock)
-        if self._hub is None:
-            for listener in self._listeners.tcp:
-                self._loop.watch(listener.fileno(), self._on_tcp_knock)
+        self._doors.open()
         if self._expected:
             self._recovered_by = time.monotonic() + _RECOVERY
 
     def _deadline(self) -> float:
-        return min(self._next_check, self._recovered_by) if self._recovered_by else self._next_check
+        return min(self._next_check, self._recovered_by or self._next_check)
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -205,76 +193,23 @@ class Interchange:
 
     def _flush_client(self) -> None:
         client = self._client
-        before = client.backlog
         try:
             client.flush()
         except LinkClosed:
             self._going = False
             return
         self._told_client = time.monotonic()
-        if bool(before) != bool(client.backlog):
-            self._loop.watch(client.fileno(), self._on_client, writable=bool(client.backlog))
         if self._congested != (client.backlog > _CONGESTED):
             self._congested = not self._congested
-            for descriptor in self._strangers:
-                self._loop.watch(descriptor, self._on_local, readable=not self._congested)
-
-    # -- connections
-
-    def _on_knock(self, _descriptor: int) -> None:
-        try:
-            sock, _ = self._listeners.local.accept()
-        except OSError:
-            return
-        _pid, user, _group = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if user not in (os.getuid(), 0):
-            self._log.warning(f"refused a connection of user {user}")
-            sock.close()
-            return
-        peer = StreamPeer(StreamLink(sock))
-        self._strangers[sock.fileno()] = peer
-        self._loop.watch(sock.fileno(), self._on_local)
-
-    def _on_tcp_knock(self, _descriptor: int) -> None:
-        """Load ZeroMQ when somebody comes over TCP, not before."""
-        from flowcore_htex.hub import Hub
-
-        for listener in self._listeners.tcp:
-            self._loop.unwatch(listener.fileno())
-        keys = read_keys(self._settings["cert_dir"]) if self._settings["cert_dir"] else None
-        listeners = [(listener.fileno(), _endpoint(listener)) for listener in self._listeners.tcp]
-        self._hub = Hub(listeners, keys, self._loop, self._from_peer, self._on_hub_lost, self._log)
-
-    def _on_local(self, descriptor: int) -> None:
-        peer = self._strangers.get(descriptor)
-        if peer is None:
-            return
-        peer.flush()
-        if not peer.link.backlog:
-            self._loop.watch(descriptor, self._on_local)
-        try:
-            for message in peer.link.receive():
-                self._from_peer(peer, message)
-        except LinkClosed as error:
-            self._close_local(descriptor, f"closed its connection ({error})")
-        except wire.MALFORMED as error:
-            self._log.warning(f"dropped a connection: {error}")
-            self._close_local(descriptor, f"sent what is no message: {error}")
-
-    def _close_local(self, descriptor: int, why: str) -> None:
-        peer = self._strangers.pop(descriptor)
-        self._loop.unwatch(descriptor)
-        peer.close()
-        if peer.manager is not None and peer.manager.peer is peer:
-            self._lose(peer.manager, why)
-
-    def _on_hub_lost(self, peer: Any) -> None:
-        if peer.manager is not None and peer.manager.peer is peer:
-            self._lose(peer.manager, "closed its connection")
+            self._doors.hold_back(self._congested)
 
     # -- managers
 
-    def _from_peer(self, peer: Any, message: tuple[int, bytes, list[Any]]) -> None:
+    def _on_peer_lost(self, peer: Peer, why: str) -> None:
+        if peer.manager is not None and peer.manager.peer is peer:
+            self._lose(peer.manager, why)
+
+    def _from_peer(self, peer: Peer, message: Message) -> None:
         kind, head, buffers = message
         manager: Manager | None = peer.manager
         if kind == wire.PROBE:
@@ -338,7 +273,7 @@ class Interchange:
                 manager.peer.queue(wire.FUNCTION, wire.pack_function(number, self._functions[number]))
         manager.peer.flush()
 
-    def _register(self, peer: Any, info: dict[str, Any]) -> None:
+    def _register(self, peer: Peer, info: dict[str, Any]) -> None:
         reason = mismatch(info)
         if reason is not None:
             self._log.error(f"refused manager {info.get('manager')} on {info.get('hostname')}: {reason}")
@@ -351,7 +286,9 @@ class Interchange:
         manager = Manager(peer, info, self._settings)
         peer.manager = manager
         self._managers[manager.name] = manager
-        self._log.info(f"manager {manager.name} of block {info['block_id']}, {manager.workers} workers: {info['hostname']}")
+        self._log.info(
+            f"manager {manager.name} of block {info['block_id']}, {manager.workers} workers: {info['hostname']}"
+        )
         held = set(info["held"])
         if old is not None:
             entries = [entry for tid, entry in old.tasks.items()]
@@ -387,7 +324,9 @@ class Interchange:
     def _lose(self, manager: Manager, why: str) -> None:
         """Report the tasks that a manager took with it."""
         del self._managers[manager.name]
-        self._log.warning(f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks")
+        self._log.warning(
+            f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks"
+        )
         if manager.tasks:
             info = manager.info
             record = {
@@ -411,24 +350,14 @@ class Interchange:
             manager.peer.flush()
         deadline = time.monotonic() + _FAREWELL
         self._going = True
-        while any(peer.manager is not None for peer in self._strangers.values()):
+        while self._doors.occupied():
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             self._loop.turn(left)
-        if self._hub is not None:
-            self._hub.close()
+        self._doors.close()
         self._client.close()
         self._log.info("ended")
-
-
-class Listeners:
-    """The sockets at which managers knock: one on this host, any number for TCP."""
-
-    def __init__(self, local: socket.socket, tcp: list[socket.socket]) -> None:
-        self.local = local
-        self.tcp = tcp
-        local.setblocking(False)
 
 
 def mismatch(info: dict[str, Any]) -> str | None:
@@ -442,17 +371,22 @@ def mismatch(info: dict[str, Any]) -> str | None:
     ):
         if theirs != ours:
             return f"the manager has {what} {theirs}, the user's process has {what} {ours}"
-    missing = {"manager", "block_id", "worker_count", "hostname", "cores", "memory", "disk", "gpus", "held"} - info.keys()
+    missing = {
+        "manager",
+        "block_id",
+        "worker_count",
+        "hostname",
+        "cores",
+        "memory",
+        "disk",
+        "gpus",
+        "held",
+    } - info.keys()
     return f"its registration lacks {', '.join(sorted(missing))}" if missing else None
 
 
 def _selector(text: str) -> Any:
-    return pickle.loads(base64.b64decode(text)) if text else RandomManagerSelector()  # noqa: S301 - from our own parent
-
-
-def _endpoint(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return pickle.loads(base64.b64decode(text)) if text else RandomManagerSelector()
 
 
 def _connect(settings: dict[str, Any]) -> tuple[Link, Listeners]:
@@ -470,15 +404,15 @@ def main() -> NoReturn:
     """Run an interchange; its settings come as one line of json on standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = json.loads(sys.stdin.buffer.readline())
-    log = Log(settings["log"], settings["log_level"])
-    log.info(f"interchange of {settings['label']}, flowcore {RELEASE}, pid {os.getpid()}")
+    journal = Log(settings["log"], settings["log_level"])
+    journal.info(f"interchange of {settings['label']}, flowcore {RELEASE}, pid {os.getpid()}")
     interchange = None
     try:
         link, listeners = _connect(settings)
-        interchange = Interchange(settings, link, listeners, log)
+        interchange = Interchange(settings, link, listeners, journal)
         interchange.run()
     except BaseException as error:  # the log is where the error is looked for
-        log.error(f"{type(error).__name__}: {error}")
+        journal.error(f"{type(error).__name__}: {error}")
         raise
     finally:
         if interchange is not None:

@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from flowcore_htex import wire
@@ -33,8 +33,14 @@ class Link(Protocol):
     backlog: int
     """Bytes that are queued because the peer does not read."""
 
+    on_blocked: Callable[[bool], object]
+    """Called when a backlog begins, with True, and when it ends, with False."""
+
     def fileno(self) -> int:
         """Return the descriptor to wait on for reading, and for writing where there is a backlog."""
+
+    def other_filenos(self) -> list[int]:
+        """Return further descriptors to wait on for reading."""
 
     def pending(self) -> bool:
         """Whether there is something to receive that waiting for the descriptor would not tell of."""
@@ -56,7 +62,11 @@ class Link(Protocol):
 
 
 class StreamLink:
-    """A link over a connected stream socket, which it owns."""
+    """A link over a connected stream socket, which it owns.
+
+    `on_blocked` is called with True when something begins to wait for the peer to read, and with False when all is
+    sent; meanwhile `flush` is to be called whenever the socket can be written.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -65,13 +75,18 @@ class StreamLink:
         self._filling: _Filling | None = None
         self._out: list[Any] = []
         self._waiting: deque[memoryview] = deque()
-        self._dead = False
+        self._blocked = False
+        self.on_blocked: Callable[[bool], object] = bool
         self.backlog = 0
         self.heard = time.monotonic()
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self._sock.fileno()
+
+    def other_filenos(self) -> list[int]:
+        """See `Link`."""
+        return []
 
     def pending(self) -> bool:
         """See `Link`."""
@@ -130,12 +145,15 @@ class StreamLink:
         if self._out:
             out, self._out = self._out, []
             if not self._waiting and self._send_small(out):
-                return
+                return  # the usual case: nothing was waiting, and nothing is
             for view in _grouped(out):
                 self._waiting.append(view)
                 self.backlog += len(view)
         if self._waiting:
             self._send_waiting()
+        if self._blocked != bool(self._waiting):
+            self._blocked = bool(self._waiting)
+            self.on_blocked(self._blocked)
 
     def _send_small(self, out: list[Any]) -> bool:
         """Send everything in one call; True where that worked, with `out` emptied of what went."""
@@ -301,4 +319,4 @@ class BlockingLink(StreamLink):
         """Send everything; see `Link`."""
         super().flush()
         while self._waiting:
-            self._send_waiting()
+            super().flush()

@@ -1,4 +1,5 @@
 """A log file for processes that cannot afford the logging package: a line at a time, and never an error."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ import select
 import signal
 from collections.abc import Callable
 
+from flowcore_htex.link import Link
+
 Handler = Callable[[int], object]
 
 
@@ -34,9 +36,11 @@ class Loop:
             except OSError:  # it was closed already
                 pass
 
-    def handler(self, descriptor: int) -> Handler:
-        """Return what was asked to be called for a descriptor."""
-        return self._handlers[descriptor]
+    def watch_link(self, link: Link, handler: Handler) -> None:
+        """Call the handler when the link can be read, and when it can be written while there is a backlog."""
+        descriptor = link.fileno()
+        link.on_blocked = lambda blocked: self.watch(descriptor, handler, writable=blocked)
+        self.watch(descriptor, handler, writable=bool(link.backlog))
 
     def turn(self, timeout: float | None) -> None:
         """Wait once, at most `timeout` seconds, and serve whatever is ready."""

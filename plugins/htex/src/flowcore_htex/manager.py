@@ -1,4 +1,5 @@
 """The per-node process: takes tasks from the interchange, has its workers run them, reports what came of them."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 
@@ -175,7 +176,7 @@ class Manager:
         for message in messages:
             self._handle(*message)
 
-    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:  # noqa: C901, PLR0912 - one case per kind
+    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
         if kind == wire.TASKS:
             tids, functions, payloads, spec = wire.unpack_tasks(head)
             self._take([Task(*one, (), spec) for one in zip(tids, functions, payloads)])  # noqa: B905
@@ -226,26 +227,26 @@ def main() -> NoReturn:
     name = os.urandom(6).hex()
     folder = os.path.join(settings["logdir"], f"block-{settings['block_id']}", name)
     os.makedirs(folder, exist_ok=True)
-    log = Log(os.path.join(folder, "manager.log"), settings["log_level"])
-    log.info(f"manager {name} of block {settings['block_id']}, flowcore {RELEASE}, pid {os.getpid()}")
+    journal = Log(os.path.join(folder, "manager.log"), settings["log_level"])
+    journal.info(f"manager {name} of block {settings['block_id']}, flowcore {RELEASE}, pid {os.getpid()}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = 1
     manager = None
     try:
-        manager = Manager(settings, folder, name, log)
+        manager = Manager(settings, folder, name, journal)
         manager.heed_signals()
         manager.run()
         code = 0
     except (Unreachable, Refused, NodeBroken) as error:
-        log.error(str(error))
+        journal.error(str(error))
         sys.stderr.write(f"flowcore manager: {error}\n")
     except BaseException as error:  # the log is where the error is looked for
-        log.error(f"{type(error).__name__}: {error}")
+        journal.error(f"{type(error).__name__}: {error}")
         raise
     finally:
         if manager is not None:
             manager.close()
-    log.info("ended")
+    journal.info("ended")
     sys.exit(code)
 
 
@@ -253,7 +254,9 @@ def _allow_descriptors(wanted: int) -> None:
     """Raise the limit on open files where the workers need more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, wanted) if hard != resource.RLIM_INFINITY else wanted, hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(hard, wanted) if hard != resource.RLIM_INFINITY else wanted, hard)
+        )
 
 
 def read_settings(arguments: list[str]) -> dict[str, Any]:

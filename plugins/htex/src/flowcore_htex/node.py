@@ -1,4 +1,5 @@
 """What a node has: cores, memory, disk and accelerators, and how many workers that makes."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def slots_needed(
         wanted.append(math.ceil(need["memory"] / mem_per_worker - 1e-9))
     if accelerators_bound:
         wanted.append(need.get("gpus", 0))
-    return max(wanted)
+    return int(max(wanted))
 
 
 def resident_memory(pids: Sequence[int]) -> float:

@@ -76,7 +76,9 @@ def _ports(name: str, value: Any) -> list[int]:
     try:
         first, second = value
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}={value!r}: give a pair of ports, both are listened on; for one port: worker_port=") from error
+        raise ValueError(
+            f"{name}={value!r}: give a pair of ports, both are listened on; for one port: worker_port="
+        ) from error
     if first == second:
         raise ValueError(f"{name}={value!r}: the ports are the same; for one port: worker_port=")
     return [check_port(name, first), check_port(name, second)]

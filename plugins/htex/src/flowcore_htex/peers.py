@@ -99,7 +99,9 @@ class Manager:
     def free(self) -> Room:
         """Return what is free now."""
         memory, disk, gpus = self._taken
-        return Room(self.workers - self.used / UNITS, self.total.memory - memory, self.total.disk - disk, self.total.gpus - gpus)
+        return Room(
+            self.workers - self.used / UNITS, self.total.memory - memory, self.total.disk - disk, self.total.gpus - gpus
+        )
 
     def take(self, task: Task, weight: int, need: dict[str, Any] | None = None) -> None:
         """Note that it was given a task."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import mmap
-import os
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -20,21 +17,14 @@ from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.matching import UNITS, learn, units
 from flowcore_htex.node import slots_needed
+from flowcore_htex.nursery import NodeBroken, Nursery
 from flowcore_htex.slots import Slot, tail
 from flowcore_htex.wire import Task
 
-_PACKET: Final = 1 << 17
 _STILLBORN: Final = 5
 """So many workers in a row that die before they finish a task, and the manager gives up."""
 
-_BIRTHS: Final = 32
-"""Workers that may be asked for and not yet be there."""
-
 Report = Callable[[int, bytes, "list[Any]"], None]
-
-
-class NodeBroken(Exception):
-    """Workers cannot live on this node."""
 
 
 class WorkerPool:
@@ -73,85 +63,22 @@ class WorkerPool:
         self._extra: dict[int, tuple[list[Slot], list[str]]] = {}
         self._ready: deque[Slot] = deque()
         self._stillborn = 0
-        self._births: deque[tuple[Slot, socket.socket]] = deque()
-        self._unborn = 0
         self._by_descriptor: dict[int, Slot] = {}
-        descriptor = os.memfd_create("flowcore-cells")
-        os.ftruncate(descriptor, max(16 * len(slots), 16))
-        self._cells = memoryview(mmap.mmap(descriptor, 0)).cast("Q")
-        self._control = self._start_zygote(descriptor)
-        os.close(descriptor)
+        self._nursery = Nursery(slots, loop, log, settings["sys_path"], self._died)
+        self._cells = self._nursery.cells
         for slot in slots:
             self._spawn(slot)
 
-    # -- the zygote
-
-    def _start_zygote(self, shared: int) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs.set_inheritable(True)
-        os.set_inheritable(shared, True)
-        arguments = [sys.executable, "-m", "flowcore_htex.zygote", str(theirs.fileno()), str(shared)]
-        self._zygote = os.posix_spawn(sys.executable, arguments, os.environ, setsid=True)
-        theirs.close()
-        ours.send(json.dumps({"sys_path": self._settings["sys_path"]}).encode())
-        self._loop.watch(ours.fileno(), self._on_zygote)
-        return ours
-
     def _spawn(self, slot: Slot) -> None:
-        theirs = slot.connect()
-        assert slot.link is not None
         self._cells[2 * slot.index] = self._cells[2 * slot.index + 1] = 0
-        self._by_descriptor[slot.link.fileno()] = slot
-        self._loop.watch(slot.link.fileno(), self._on_worker)
+        link = self._nursery.order(slot)
+        self._by_descriptor[link.fileno()] = slot
+        self._loop.watch_link(link, self._on_worker)
         self._list(slot)
-        self._births.append((slot, theirs))
-        self._order_births()
-
-    def _order_births(self) -> None:
-        """Ask for the next workers; few at a time, so that neither side ever waits for the other to read."""
-        while self._births and self._unborn < _BIRTHS:
-            slot, theirs = self._births.popleft()
-            order = {"do": "spawn", "slot": slot.index, "log": slot.log, "env": slot.environment, "affinity": slot.cores}
-            socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno()])
-            theirs.close()
-            self._unborn += 1
-
-    def _on_zygote(self, _descriptor: int) -> None:
-        try:
-            data = self._control.recv(_PACKET)
-        except OSError as error:
-            raise NodeBroken(f"the zygote is gone: {error}") from error
-        if not data:
-            self._kill_all()
-            raise NodeBroken("the zygote is gone")
-        record = json.loads(data)
-        if "spawned" in record:
-            slot = self.slots[record["spawned"]]
-            slot.pid = record["pid"]
-            self._unborn -= 1
-            self._order_births()
-            if slot.killed:
-                self._kill(slot)
-        elif "exited" in record:
-            self._died(self.slots[record["exited"]], record["code"])
-        else:
-            raise NodeBroken(f"a worker cannot be forked: {record['why']}")
-
-    def _kill_all(self) -> None:
-        for slot in self.slots:
-            if slot.pid:
-                try:
-                    os.killpg(slot.pid, 9)
-                except OSError:
-                    continue
 
     def _kill(self, slot: Slot) -> None:
         slot.killed = True
-        self._order_death(slot)
-
-    def _order_death(self, slot: Slot) -> None:
-        if slot.pid:
-            self._control.send(json.dumps({"do": "kill", "pid": slot.pid}).encode())
+        self._nursery.kill(slot)
 
     # -- tasks in
 
@@ -213,7 +140,8 @@ class WorkerPool:
 
     def _feed(self, slot: Slot, share: int) -> None:
         """Give a worker up to `share` tasks, as long as they are short enough to be one worker's next work."""
-        queue, given = self.queue, []
+        queue = self.queue
+        given: list[Task] = []
         while queue and len(given) < share and not queue[0].spec:
             weight = units(self.estimates.get(queue[0].function))
             if slot.load and slot.load + weight > UNITS:
@@ -282,7 +210,7 @@ class WorkerPool:
             messages = link.receive()
         except (LinkClosed, wire.ProtocolError):
             self._disconnect(slot)
-            self._order_death(slot)  # the zygote reports how it ended
+            self._nursery.kill(slot)  # which then tells how it ended
             return
         for message in messages:
             self._outcome(slot, *message)
@@ -413,13 +341,10 @@ class WorkerPool:
         link = slot.link
         if link is None:
             return
-        before = link.backlog
         try:
             link.flush()
         except LinkClosed:
-            return  # the zygote reports how it ended
-        if bool(before) != bool(link.backlog):
-            self._loop.watch(link.fileno(), self._on_worker, writable=bool(link.backlog))
+            pass  # the zygote reports how it ended
 
     def _disconnect(self, slot: Slot) -> None:
         if slot.link is not None:
@@ -432,12 +357,4 @@ class WorkerPool:
         """End the workers and the zygote, and wait until it has swept up."""
         for slot in self.slots:
             slot.close()
-        try:
-            self._control.send(json.dumps({"do": "end"}).encode())
-            self._control.settimeout(3)
-            while self._control.recv(_PACKET):
-                pass
-        except OSError:
-            pass
-        self._control.close()
-        os.waitpid(self._zygote, os.WNOHANG)
+        self._nursery.close()

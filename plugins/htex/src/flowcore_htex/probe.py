@@ -23,7 +23,7 @@ def endpoint(address: str, port: int) -> str:
     return f"tcp://[{address}]:{port}" if version == 6 else f"tcp://{address}:{port}"
 
 
-def probe(settings: dict[str, Any], deadline: float, log: Log) -> ZmqLink | None:
+def probe(settings: dict[str, Any], deadline: float, journal: Log) -> ZmqLink | None:
     """Return a link to the first address that answers until `deadline` (`time.monotonic`), None if none does."""
     keys = _keys(settings, deadline)
     poller = zmq.Poller()
@@ -38,18 +38,18 @@ def probe(settings: dict[str, Any], deadline: float, log: Log) -> ZmqLink | None
             candidates[sock] = endpoint(address, port)
     found = None
     while found is None and (left := deadline - time.monotonic()) > 0:
-        for sock, _ in poller.poll(1000 * left):
+        for sock, _ in poller.poll(int(1000 * left) + 1):
             try:
                 kind = from_frames(sock.recv_multipart(copy=False))[0]
             except wire.ProtocolError as error:
-                log.warning(f"{candidates[sock]} answers, but not as an interchange: {error}")
+                journal.warning(f"{candidates[sock]} answers, but not as an interchange: {error}")
                 continue
             if kind == wire.PROBE:
                 found = sock
                 break
     for sock, name in candidates.items():
         if sock is found:
-            log.info(f"connected to {name}")
+            journal.info(f"connected to {name}")
         else:
             sock.close(0)
     return ZmqLink(found) if found is not None else None

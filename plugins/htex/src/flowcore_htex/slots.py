@@ -1,4 +1,5 @@
 """What a manager knows of each of its workers."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 

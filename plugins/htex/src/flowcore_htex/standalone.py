@@ -1,4 +1,5 @@
 """An interchange that inherits nothing: it listens itself, and the user's process comes to it over TCP."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 import zmq
 
 from flowcore_htex.curve import read_keys
-from flowcore_htex.interchange import Listeners
+from flowcore_htex.doors import Listeners
 from flowcore_htex.link import Link
 from flowcore_htex.probe import endpoint
 from flowcore_htex.zlink import ZmqLink, authenticator, new_socket, secure_server

@@ -1,4 +1,5 @@
 """A manager's way to the interchange: found by probing, kept by heartbeats, mended when it breaks."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 
@@ -7,15 +8,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from flowcore_htex import wire
 from flowcore_htex.link import Link, LinkClosed, StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
-
-if TYPE_CHECKING:
-    from flowcore_htex.zlink import ZmqLink
 
 _RETRY: Final = 0.05
 
@@ -33,7 +31,6 @@ class Upstream:
         self._log = log
         self._unacknowledged: deque[tuple[int, bytes, Sequence[Any]]] = deque()
         self._link: Link | None = None
-        self._zmq: ZmqLink | None = None
         self.sent = time.monotonic()
         self.unsent = 0
 
@@ -56,9 +53,9 @@ class Upstream:
             Unreachable: nobody answered within `timeout` seconds.
         """
         self._link = self._find(time.monotonic() + timeout)
-        self._loop.watch(self._link.fileno(), handler)
-        if self._zmq is not None:
-            self._loop.watch(self._zmq.monitor_fileno(), handler)
+        self._loop.watch_link(self._link, handler)
+        for descriptor in self._link.other_filenos():
+            self._loop.watch(descriptor, handler)
         self.send(wire.REGISTER, wire.pack_json(registration))
         for outcome in self._unacknowledged:
             self._link.queue(*outcome)
@@ -85,22 +82,21 @@ class Upstream:
         """Ask at all addresses over ZeroMQ; the first that answers is used."""
         from flowcore_htex.probe import probe
 
-        self._zmq = probe(self._settings, deadline, self._log)
-        if self._zmq is None:
+        link = probe(self._settings, deadline, self._log)
+        if link is None:
             raise Unreachable(
                 f"no interchange answered at {', '.join(self._settings['addresses'])}, "
                 f"ports {self._settings['ports']}, and {self._settings['socket']} is not on this host\n"
                 "  name the address that this node can reach: HighThroughputExecutor(address=...)"
             )
-        return self._zmq
+        return link
 
     def disconnect(self) -> None:
         """Close the connection; outcomes are kept."""
         if self._link is not None:
             self._loop.unwatch(self._link.fileno())
-            if self._zmq is not None:
-                self._loop.unwatch(self._zmq.monitor_fileno())
-                self._zmq = None
+            for descriptor in self._link.other_filenos():
+                self._loop.unwatch(descriptor)
             self._link.close()
             self._link = None
 
@@ -108,7 +104,7 @@ class Upstream:
 
     def pending(self) -> bool:
         """Whether there is something to receive that the loop would not tell of."""
-        return self._zmq is not None and self._zmq.pending()
+        return self._link is not None and self._link.pending()
 
     def receive(self) -> list[Any]:
         """Return what has arrived; raises `LinkClosed`."""
@@ -147,10 +143,7 @@ class Upstream:
         if link is None:
             return
         self.sent = time.monotonic()
-        before = link.backlog
         try:
             link.flush()
         except LinkClosed:
-            return
-        if bool(before) != bool(link.backlog):
-            self._loop.watch(link.fileno(), self._loop.handler(link.fileno()), writable=bool(link.backlog))
+            pass

@@ -33,7 +33,9 @@ RESULTS: Final = 11  # up: a batch of outcomes
 BIG_RESULT: Final = 12  # up: one outcome with its buffers
 LOST: Final = 13  # up: json, tasks that a process took with it
 DROPPED: Final = 14  # up: ids of tasks that were cancelled and are gone
-ACK: Final = 15  # down: how many more outcome messages (RESULTS, BIG_RESULT, LOST, DROPPED) have reached the user's process
+ACK: Final = (
+    15  # down: how many more outcome messages (RESULTS, BIG_RESULT, LOST, DROPPED) have reached the user's process
+)
 DRAIN: Final = 16  # up: no more tasks, please; down: there will be none
 END: Final = 17  # down: end now; up: the manager is about to end
 ASK: Final = 18  # down: json, a question of the user's process

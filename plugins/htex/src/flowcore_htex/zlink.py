@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import zmq
@@ -37,6 +37,16 @@ def new_socket(kind: int) -> zmq.Socket[bytes]:
     return sock
 
 
+def readable(sock: zmq.Socket[bytes]) -> bool:
+    """Whether there is something to receive."""
+    return bool(int(sock.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def descriptor_of(sock: zmq.Socket[bytes]) -> int:
+    """Return the descriptor to wait on; it is edge-triggered, so ask `readable` before each wait."""
+    return int(sock.getsockopt(zmq.FD))
+
+
 def secure_client(sock: zmq.Socket[bytes], keys: Keys | None) -> None:
     """Prove to be of this run, and talk to this run's server only."""
     if keys is not None:
@@ -66,7 +76,7 @@ class Authenticator:
     def serve(self) -> int:
         """Answer what has been asked; returns how many were refused."""
         refused = 0
-        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while readable(self.socket):
             version, request, _domain, _address, _identity, mechanism, *credentials = self.socket.recv_multipart()
             accepted = mechanism == b"CURVE" and credentials == [self._accepted]
             refused += not accepted
@@ -92,30 +102,29 @@ class ZmqLink:
         self._socket = sock
         self._monitor = sock.get_monitor_socket(_LOST)
         self.backlog = 0
+        self.on_blocked: Callable[[bool], object] = bool
         self.heard = time.monotonic()
 
     def fileno(self) -> int:
         """See `Link`; this descriptor is edge-triggered, so look at `pending` before each wait."""
-        return int(self._socket.getsockopt(zmq.FD))
+        return descriptor_of(self._socket)
 
-    def monitor_fileno(self) -> int:
+    def other_filenos(self) -> list[int]:
         """Return the descriptor that tells of a closed connection."""
-        return int(self._monitor.getsockopt(zmq.FD))
+        return [descriptor_of(self._monitor)]
 
     def pending(self) -> bool:
         """Whether there is something to receive."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN) or bool(
-            self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN
-        )
+        return readable(self._socket) or readable(self._monitor)
 
     def receive(self) -> list[Message]:
         """See `Link`."""
         messages = []
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while readable(self._socket):
             messages.append(from_frames(self._socket.recv_multipart(copy=False)))
         if messages:
             self.heard = time.monotonic()
-        elif self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        elif readable(self._monitor):
             recv_monitor_message(self._monitor)
             raise LinkClosed("the connection was closed")
         return messages

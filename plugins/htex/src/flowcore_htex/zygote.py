@@ -1,4 +1,5 @@
 """The process that forks workers: small, without threads, and the one that reaps and kills them."""
+# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 
@@ -114,7 +115,9 @@ class Zygote:
         if order["affinity"]:
             os.sched_setaffinity(0, order["affinity"])
         cells = memoryview(self._cells).cast("Q")[2 * order["slot"] : 2 * order["slot"] + 2]
-        self._held = socket.socket(fileno=descriptor)  # open until the very end: its closing says that the worker is dead
+        self._held = socket.socket(
+            fileno=descriptor
+        )  # open until the very end: its closing says that the worker is dead
         Worker(self._held, cells).run()
 
     def _reap(self) -> None:
@@ -172,7 +175,7 @@ def descendants(pid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as stream:  # noqa: PTH123 - pathlib costs more than the reading
+                with open(f"/proc/{name}/stat", "rb") as stream:
                     fields = stream.read().rpartition(b")")[2].split()
             except OSError:
                 continue

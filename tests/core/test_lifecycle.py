@@ -1,0 +1,322 @@
+"""A run from load to clean-up, in every order that a script may try."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import flowcore
+from flowcore import Config, DataFlowKernel, join_app, python_app
+from flowcore.dataflow.errors import DependencyError
+from flowcore.errors import ConfigurationError, NoDataFlowKernelError, ShutdownError
+from flowcore.executors import ThreadPoolExecutor
+from flowcore.futures import TaskFuture
+from flowcore.testing.leftovers import Leftovers
+
+pytestmark = pytest.mark.usefixtures("cleared")
+
+
+@python_app
+def same(value: Any) -> Any:
+    return value
+
+
+def config(**options: Any) -> Config:
+    return Config(executors=[ThreadPoolExecutor(max_threads=2)], **options)
+
+
+@pytest.fixture
+def event() -> Iterator[threading.Event]:
+    """Holds tasks until it is set; the end of the test sets it."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@python_app
+def hold(event: threading.Event) -> int:
+    event.wait(30)
+    return 1
+
+
+class TestLoading:
+    def test_twice_is_refused_with_a_remedy(self) -> None:
+        first = flowcore.load(config())
+        with pytest.raises(
+            ConfigurationError, match=r"^Config has already been loaded\n  end that run first, with flowcore.clear\(\)$"
+        ):
+            flowcore.load(config())
+        assert flowcore.dfk() is first
+        assert same(1).result() == 1
+
+    def test_again_after_clear(self) -> None:
+        for number in range(3):
+            flowcore.load(config())
+            assert same(number).result() == number
+            flowcore.clear()
+
+    def test_again_after_cleanup(self) -> None:
+        flowcore.load(config()).cleanup()
+        flowcore.load(config())
+        assert same(1).result() == 1
+
+    @pytest.mark.parametrize("ask", [flowcore.dfk, flowcore.wait_for_current_tasks, lambda: same(1)])
+    def test_before_it_there_is_no_run(self, ask: Any) -> None:
+        with pytest.raises(
+            NoDataFlowKernelError, match=r"^Must first load config\n  call flowcore.load\(\) before apps are called$"
+        ):
+            ask()
+
+    def test_of_many_threads_one_wins(self) -> None:
+        barrier, outcomes = threading.Barrier(4), []
+
+        def load() -> None:
+            barrier.wait()
+            try:
+                outcomes.append(flowcore.load(config()))
+            except ConfigurationError as error:
+                outcomes.append(error)
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(isinstance(outcome, DataFlowKernel) for outcome in outcomes) == 1
+
+
+class TestClearing:
+    def test_it_waits_for_running_tasks(self) -> None:
+        flowcore.load(config())
+        release = threading.Event()
+        future = hold(release)
+        later = same(future)
+        threading.Timer(0.05, release.set).start()
+        flowcore.clear()
+        assert later.result() == 1
+
+    def test_without_waiting_it_fails_them(self, event: threading.Event) -> None:
+        flowcore.load(config())
+        running, waiting = hold(event), same(hold(event))
+        flowcore.clear(wait=False)
+        for future in (running, waiting):
+            assert isinstance(future.exception(timeout=0), ShutdownError)
+
+    def test_nothing_loaded_is_nothing_to_do(self) -> None:
+        flowcore.clear()
+        flowcore.clear(wait=False)
+
+    def test_twice(self) -> None:
+        flowcore.load(config())
+        flowcore.clear()
+        flowcore.clear()
+        with pytest.raises(NoDataFlowKernelError):
+            flowcore.dfk()
+
+    def test_after_cleanup_it_only_forgets(self, event: threading.Event) -> None:
+        kernel = flowcore.load(config())
+        future = hold(event)
+        kernel.cleanup()
+        flowcore.clear()
+        assert isinstance(future.exception(timeout=0), ShutdownError)
+        with pytest.raises(NoDataFlowKernelError):
+            flowcore.dfk()
+
+    def test_it_leaves_no_thread(self) -> None:
+        left = Leftovers()
+        flowcore.load(config())
+        join_app(lambda: [same(number) for number in range(20)])().result()
+        same([1])[0].result()
+        flowcore.clear()
+        assert left.after(10) == []
+
+
+class TestCleaningUp:
+    def test_every_future_is_done_with_an_error_that_says_why(self, event: threading.Event) -> None:
+        kernel = flowcore.load(config())
+        plain: TaskFuture[int] = TaskFuture()
+        running = [hold(event) for _ in range(2)]
+        queued = [same(1) for _ in range(3)]
+        waiting = [same(running[0]), same(plain)]
+        chained = same(same(waiting[1]))
+        joining = join_app(lambda: [plain])()
+        part = running[0]["x"]
+        kernel.cleanup()
+        for future in (*running, *queued, *waiting, chained, joining, part):
+            error = future.exception(timeout=0)
+            assert type(error) is ShutdownError
+            assert f"task {future.tid} (" in str(error)
+            assert str(error).endswith("when its run ended")
+        assert kernel.unfinished_count() == 0
+        plain.set_result(1)
+
+    def test_it_does_not_wait_for_running_tasks(self, event: threading.Event) -> None:
+        kernel = flowcore.load(config())
+        future = hold(event)
+        kernel.cleanup()
+        assert not event.is_set()
+        assert future.done()
+
+    def test_twice_is_harmless(self) -> None:
+        kernel = flowcore.load(config())
+        kernel.cleanup()
+        kernel.cleanup()
+        assert kernel.cleaned
+
+    def test_of_many_threads_all_return_when_it_is_over(self) -> None:
+        kernel = flowcore.load(config())
+        barrier, seen = threading.Barrier(4), []
+
+        def clean() -> None:
+            barrier.wait()
+            kernel.cleanup()
+            seen.append(kernel.cleaned)
+
+        threads = [threading.Thread(target=clean) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [True] * 4
+
+    def test_nothing_is_submitted_afterwards(self) -> None:
+        kernel = flowcore.load(config())
+        future = same([1])
+        future.result()
+        kernel.cleanup()
+        for submit in (lambda: same(1), lambda: future[0], lambda: kernel.submit(pow, (1, 2))):
+            with pytest.raises(NoDataFlowKernelError, match="^Cannot submit to a DFK that has been cleaned up\n  start"):
+                submit()
+
+    def test_from_a_callback_inside_it(self, event: threading.Event) -> None:
+        kernel = flowcore.load(config())
+        future = hold(event)
+        future.add_done_callback(lambda _: kernel.cleanup())
+        kernel.cleanup()
+        assert kernel.cleaned
+
+    def test_from_a_task_and_from_its_callback(self) -> None:
+        for make in (lambda kernel: kernel.cleanup, lambda kernel: lambda: None):
+            kernel = flowcore.load(config())
+            cleaned = threading.Event()
+            future = python_app(make(kernel))()
+            future.add_done_callback(lambda _, kernel=kernel, cleaned=cleaned: (kernel.cleanup(), cleaned.set()))
+            assert cleaned.wait(30)
+            assert future.done()
+            flowcore.clear()
+
+    def test_while_threads_submit_loses_no_future(self) -> None:
+        for _ in range(20):
+            kernel = flowcore.load(config())
+            futures: list[Any] = []
+            barrier = threading.Barrier(3)
+
+            def submit(futures: Any = futures, barrier: Any = barrier) -> None:
+                barrier.wait()
+                try:
+                    while True:
+                        futures.append(same(same(1)))
+                except NoDataFlowKernelError:
+                    pass
+
+            threads = [threading.Thread(target=submit) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            barrier.wait()
+            while len(futures) < 20:
+                futures[-1:] and futures[-1].exception(timeout=30)
+            kernel.cleanup()
+            for thread in threads:
+                thread.join()
+            for future in futures:
+                error = future.exception(timeout=30)
+                assert error is None or isinstance(error, (ShutdownError, DependencyError))
+            flowcore.clear()
+
+    def test_no_queued_body_of_a_join_app_runs_afterwards(self, event: threading.Event) -> None:
+        left = Leftovers()
+        kernel = flowcore.load(config(internal_tasks_max_threads=1))
+        started, ran = threading.Event(), []
+
+        def first() -> Any:
+            started.set()
+            event.wait(30)
+            return []
+
+        join_app(first)()
+        assert started.wait(30)
+        join_app(lambda: ran.append(1) or [])()
+        kernel.cleanup()
+        event.set()
+        assert left.after(10) == []
+        assert ran == []
+
+    def test_a_memoizer_that_raises_hinders_nothing_else(self) -> None:
+        from flowcore.dataflow.memoization import BasicMemoizer
+
+        class Bad(BasicMemoizer):
+            def close(self) -> None:
+                raise OSError("disk")
+
+        executor = ThreadPoolExecutor()
+        kernel = flowcore.load(Config(executors=[executor], memoizer=Bad()))
+        with pytest.raises(OSError, match="disk"):
+            kernel.cleanup()
+        assert kernel.cleaned
+        with pytest.raises(ShutdownError):
+            executor.submit(pow, {}, 1, 2)
+
+
+class TestWithBlocks:
+    def test_cleanup_does_not_wait(self, event: threading.Event) -> None:
+        with flowcore.load(config(exit_mode="cleanup")) as kernel:
+            future = hold(event)
+        assert kernel.cleaned
+        assert isinstance(future.exception(timeout=0), ShutdownError)
+
+    def test_wait_waits(self) -> None:
+        release = threading.Event()
+        with flowcore.load(config(exit_mode="wait")) as kernel:
+            future = same(hold(release))
+            threading.Timer(0.05, release.set).start()
+        assert kernel.cleaned
+        assert future.result(timeout=0) == 1
+
+    def test_wait_does_not_wait_after_an_exception(self, event: threading.Event) -> None:
+        with pytest.raises(KeyError), flowcore.load(config(exit_mode="wait")) as kernel:
+            future = hold(event)
+            raise KeyError
+        assert kernel.cleaned
+        assert isinstance(future.exception(timeout=0), ShutdownError)
+
+    def test_skip_leaves_the_run_as_it_is(self) -> None:
+        with flowcore.load(config(exit_mode="skip")) as kernel:
+            pass
+        assert not kernel.cleaned
+        assert flowcore.dfk() is kernel
+        assert same(1).result() == 1
+
+    def test_skip_leaves_it_after_an_exception_too(self) -> None:
+        with pytest.raises(KeyError), flowcore.load(config(exit_mode="skip")) as kernel:
+            raise KeyError
+        assert not kernel.cleaned
+
+    @pytest.mark.parametrize("mode", ["cleanup", "wait"])
+    def test_another_run_may_follow(self, mode: Any) -> None:
+        for number in range(3):
+            with flowcore.load(config(exit_mode=mode)):
+                assert same(number).result() == number
+
+    def test_a_kernel_that_is_not_loaded(self) -> None:
+        with DataFlowKernel(config()) as kernel:
+            assert kernel.submit(pow, (2, 3)).result() == 8
+            with pytest.raises(NoDataFlowKernelError):
+                flowcore.dfk()
+        assert kernel.cleaned
+
+    def test_cleaned_up_inside(self) -> None:
+        with flowcore.load(config(exit_mode="wait")) as kernel:
+            kernel.cleanup()
