@@ -1,99 +1,144 @@
-"""Measure flowcore's HighThroughputExecutor beside Parsl's, in turn on this machine, and print the ratios.
+"""Measure flowcore beside its peers, in turn on this machine, and print a table.
 
-Parsl is installed from PyPI into an environment of its own. Machines are noisy, so figures of one round are compared
-with each other, and the medians over the rounds are what is printed.
+Each system is installed from PyPI into an environment of its own in `.environments`. Machines are noisy, so the systems
+take turns, the figures of one round are compared with each other, and medians over the rounds are what is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
+import math
 import sys
-import tempfile
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = HERE / ".environments"
-PARSL = "parsl==2026.10.26"
-PATIENCE = 600.0
+import environments
+import kill
+import systems
+from report import Report
+from rows import ROWS, Row
+from runner import HERE, Outcome, measure
 
-# measure -> (default number of tasks, figures, whether more is better)
-MEASURES = {
-    "throughput": (20_000, {"tasks_per_s": True, "submits_per_s": True, "cpu_us_per_task": False}),
-    "latency": (300, {"p50_us": False, "p99_us": False}),
-    "chain": (1_000, {"us_per_task": False}),
-}
+BESIDE = "other"
+_MODULES = {name: systems.load(name).module for name in systems.ORDER}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rounds and print the table; 1 where a task was lost or a ratio that was asked for is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("measures", nargs="*", choices=[[], *MEASURES], help="all of them, if none is named")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tasks", type=int, help="instead of each measure's own number")
-    parser.add_argument("--at-least", type=float, help="fail unless the first figure's ratio is this much")
-    options = parser.parse_args(argv)
-    pythons = {"flowcore": sys.executable, "parsl": str(environment("parsl", PARSL))}
-    print(f"{'measure':<34}{'flowcore':>14}{'parsl':>14}{'ratio':>9}", flush=True)
-    missed = False
-    for measure in options.measures or MEASURES:
-        tasks = options.tasks or MEASURES[measure][0]
-        rounds = [
-            {system: run(python, system, measure, tasks) for system, python in pythons.items()}
-            for _ in range(options.rounds)
+    """Measure, print; 1 where a result was lost, or wrong, or where `--strict` and something that has to be is not."""
+    options = _options(argv)
+    pythons = _pythons(options)
+    report = Report(list(pythons))
+    if options.quick:
+        print("quick: few tasks and one round; these figures show that it works, not how fast it is")
+    report.head()
+    record: dict[str, Any] = {}
+    lost = 0.0
+    for row in ROWS:
+        if (options.rows and row.name not in options.rows) or (options.quick and not row.quick):
+            continue
+        rounds = _rounds(row, pythons, options)
+        record[row.name] = [{name: outcome._asdict() for name, outcome in one.items()} for one in rounds]
+        lost += _print(report, row, rounds)
+        if options.json:
+            options.json.write_text(json.dumps(_finite(record), indent=1))
+    if report.missed:
+        print("\nmissed:", *report.missed, sep="\n  ")
+    return int(lost > 0 or (options.strict and bool(report.missed)))
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=_list_of(names), default=[], help=f"some of {','.join(names)}")
+    parser.add_argument("--systems", type=_list_of(systems.ORDER), default=list(systems.ORDER), help="some of the columns")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that each system gets at most")
+    parser.add_argument("--quick", action="store_true", help="one round with few tasks: does it all work?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every round there")
+    parser.add_argument("--strict", action="store_true", help="fail where something that has to be is missed")
+    parser.add_argument("--here", action="store_true", help="measure the flowcore that is installed where this runs")
+    parser.add_argument("--checkout", type=Path, default=HERE.parent, metavar="FOLDER", help="where flowcore is taken from")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help=f"another checkout, as the column {BESIDE!r}")
+    return parser.parse_args(argv)
+
+
+def _list_of(names: Sequence[str]) -> Any:
+    def parse(text: str) -> list[str]:
+        unknown = [name for name in text.split(",") if name not in names]
+        if unknown:
+            message = f"{unknown[0]!r} is none of {', '.join(names)}"
+            raise argparse.ArgumentTypeError(message)
+        return text.split(",")
+
+    return parse
+
+
+def _pythons(options: argparse.Namespace) -> dict[str, str]:
+    """Return the columns, each with its Python."""
+    found = {}
+    for system in systems.ORDER:
+        if system in options.systems:
+            found[system] = _python(system, options)
+        if system == "flowcore" and options.beside:
+            found[BESIDE] = environments.python_of_checkout(options.beside.resolve())
+    return found
+
+
+def _python(system: str, options: argparse.Namespace) -> str:
+    if system != "flowcore":
+        return environments.python_for(system)
+    return sys.executable if options.here else environments.python_of_checkout(options.checkout.resolve())
+
+
+def _rounds(row: Row, pythons: dict[str, str], options: argparse.Namespace) -> list[dict[str, Outcome]]:
+    rounds: list[dict[str, Outcome]] = []
+    for _ in range(1 if options.quick else min(options.rounds, row.most_rounds)):
+        one = {}
+        for column, python in pythons.items():
+            system = "flowcore" if column == BESIDE else column
+            if not row.systems or system in row.systems:
+                one[column] = _run(row, system, python, row.quick if options.quick else row.size)
+        rounds.append(one)
+    return rounds
+
+
+def _run(row: Row, system: str, python: str, size: int) -> Outcome:
+    if row.measure == "installed":
+        return Outcome(environments.footprint(python), 0.0)
+    if row.measure == "import":
+        return measure([python, str(HERE / "importing.py"), _MODULES[system]], row.patience)
+    command = [python, str(HERE / "workload.py"), system, row.measure, "--size", str(size), "--workers", str(row.workers)]
+    numpy = environments.numpy_folder() if row.measure == "eight_megabytes" else None
+    return measure(command, row.patience, extra_path=numpy, watch=kill.watch if row.measure == "killed" else None)
+
+
+def _print(report: Report, row: Row, rounds: list[dict[str, Outcome]]) -> float:
+    """Print the lines of a row; return how many results were lost."""
+    foreign = [max((outcome.foreign for outcome in one.values()), default=0.0) for one in rounds]
+    for figure in row.figures:
+        by_system = [
+            {name: outcome.figures[figure.key] for name, outcome in one.items() if figure.key in outcome.figures}
+            for one in rounds
         ]
-        lost = sum(figures.get("lost", 0) for both in rounds for figures in both.values())
-        first = report(measure, tasks, rounds)
-        missed |= bool(lost) or (options.at_least is not None and first < options.at_least)
-        if lost:
-            print(f"  {lost:.0f} tasks were lost")
-    return int(missed)
+        report.figure(figure, by_system, foreign)
+    for one in rounds:
+        for name, outcome in one.items():
+            if outcome.why:
+                report.note(f"{name}: {outcome.why}")
+    lost = sum(outcome.figures.get("lost", 0.0) for one in rounds for outcome in one.values())
+    if lost:
+        report.note(f"{lost:.0f} results were lost, or wrong")
+    return lost
 
 
-def report(measure: str, tasks: int, rounds: list[dict[str, dict[str, float]]]) -> float:
-    """Print a row for each figure; return the first one's ratio, above 1 where flowcore is better."""
-    ratios = []
-    for figure, more_is_better in [*MEASURES[measure][1].items(), ("first_result_s", False)]:
-        ours = [both["flowcore"][figure] for both in rounds]
-        theirs = [both["parsl"][figure] for both in rounds]
-        pairs = [a / b if more_is_better else b / a for a, b in zip(ours, theirs, strict=True)]
-        ratios.append(statistics.median(pairs))
-        name = f"{measure} {tasks}: {figure}"
-        print(
-            f"{name:<34}{statistics.median(ours):>14,.5g}{statistics.median(theirs):>14,.5g}{ratios[-1]:>8.1f}x",
-            flush=True,
-        )
-    return ratios[0]
-
-
-def run(python: str, system: str, measure: str, tasks: int) -> dict[str, float]:
-    """Run one workload in a process and a folder of its own."""
-    path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [python, str(HERE / "workload.py"), system, measure, "--tasks", str(tasks)],
-            cwd=folder,
-            env={**os.environ, "PATH": path, "BENCHMARK_RUN": str(uuid.uuid4())},
-            stdout=subprocess.PIPE,
-            timeout=PATIENCE,
-            check=True,
-        )
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
-def environment(name: str, requirement: str) -> Path:
-    """Return the Python of an environment with that requirement, made if it is not there."""
-    python = ENVIRONMENTS / name / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENTS / name)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", requirement], check=True)
-    return python
+def _finite(record: Any) -> Any:
+    """Write infinity as None, which JSON knows."""
+    if isinstance(record, dict):
+        return {name: _finite(value) for name, value in record.items()}
+    if isinstance(record, list):
+        return [_finite(value) for value in record]
+    return None if isinstance(record, float) and math.isinf(record) else record
 
 
 if __name__ == "__main__":

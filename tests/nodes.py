@@ -1,17 +1,56 @@
-"""Nodes that tests pretend to have: managers that come over TCP as from another host, and providers of a cluster's kind."""
+"""Nodes that tests pretend to have, and what the kernel of this machine knows of the processes that serve them."""
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from flowcore.executors.base import RunContext
 from flowcore.providers import LocalProvider
+from flowcore.testing.leftovers import Leftovers
+from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.launch import MANAGER
 
 OVER_TCP = f"{MANAGER} --socket-host elsewhere"
 """A `launch_cmd` whose managers take themselves for ones on another host: they come over TCP."""
+
+
+PATIENCE = 60
+"""Seconds that anything may take before a test fails; more than a busy machine needs."""
+
+
+class Executors:
+    """Starts executors, each in a folder of its own; in the end they are shut down, and must leave nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._leftovers = Leftovers()
+        self._started: list[HighThroughputExecutor] = []
+
+    def start(self, **options: Any) -> HighThroughputExecutor:
+        """Start an executor with one worker, or what the options say."""
+        executor = HighThroughputExecutor(**{"max_workers": 1, **options})
+        number = len(self._started)
+        self._started.append(executor)
+        run_dir = self._folder / f"run-{number}"
+        run_dir.mkdir()
+        executor.start(RunContext(run_id=f"{os.getpid()}-{number}", run_dir=run_dir, log_level=logging.INFO))
+        return executor
+
+    def __enter__(self) -> Executors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leftovers.watch()
+        for executor in self._started:
+            executor.shutdown()
+        assert self._leftovers.after(PATIENCE) == []
 
 
 class ClusterProvider(LocalProvider):
@@ -27,26 +66,73 @@ def eventually(holds: Callable[[], object], patience: float = 60) -> None:
         pause.wait(0.01)
 
 
-def listening_ports(pid: int) -> set[int]:
-    """Return the TCP ports of any family at which a process listens."""
-    return {port for _, port in listening(pid)}
+def below(pid: int | None = None) -> dict[int, str]:
+    """Return the command lines of all living processes below this one, by process id."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has just ended
+            continue
+        if state != "Z":
+            parents.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = list(parents.get(pid or os.getpid(), ()))
+    for one in found:  # grows while it is read
+        found += parents.get(one, ())
+    return {one: _read(f"/proc/{one}/cmdline").replace("\0", " ").strip() for one in found}
+
+
+def process_with(word: str) -> int:
+    """Return the only process below this one with the word in its command line."""
+    (pid,) = [pid for pid, line in below().items() if word in line.split("/bin/bash")[0]]
+    return pid
 
 
 def listening(pid: int) -> set[tuple[str, int]]:
-    """Return the addresses, as the kernel writes them, and TCP ports at which a process listens."""
-    sockets = {_target(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    """Return the addresses and TCP ports at which a process listens."""
+    sockets = {os.readlink(one) for one in _entries(f"/proc/{pid}/fd")}
     found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in _read(f"/proc/{pid}/net/{table}").splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
                 address, _, port = fields[1].rpartition(":")
-                found.add((address, int(port, 16)))
+                words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+                found.add((socket.inet_ntop(family, b"".join(words)), int(port, 16)))
     return found
 
 
-def _target(link: Path) -> str:
+def ports(pid: int) -> set[int]:
+    """Return the TCP ports at which a process listens."""
+    return {port for _, port in listening(pid)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports that nobody uses now."""
+    held = [socket.create_server(("", 0)) for _ in range(count)]
+    numbers = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return numbers
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has the loopback address of IPv6."""
     try:
-        return str(link.readlink())
-    except OSError:  # closed meanwhile
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def _entries(folder: str) -> Iterator[str]:
+    for one in Path(folder).iterdir():
+        if one.is_symlink():
+            yield str(one)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:  # it has ended
         return ""

@@ -1,4 +1,4 @@
-"""What a call gives: a future that can be lifted, awaited, cancelled and looked at, and launches nothing by accident."""
+"""What a call gives: a future that can be lifted, awaited and looked at, and launches nothing by accident."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.core.conftest import Load
 
 from flowcore import join_app, python_app
 from flowcore.app.futures import AppFuture
 from flowcore.dataflow.kernel import DataFlowKernel
-from tests.core.conftest import Load
 
 
 @python_app
@@ -116,7 +116,9 @@ class TestNothingIsLaunched:
             pass
         assert kernel.task_count == 1
 
-    @pytest.mark.parametrize("loop", [list, iter, tuple, lambda future: 1 in future, lambda future: [*future], reversed])
+    @pytest.mark.parametrize(
+        "loop", [list, iter, tuple, lambda future: 1 in future, lambda future: [*future], reversed]
+    )
     def test_by_iterating(self, kernel: DataFlowKernel, loop: Any) -> None:
         with pytest.raises(TypeError):
             loop(same([1, 2]))
@@ -124,7 +126,7 @@ class TestNothingIsLaunched:
 
     def test_by_asking_for_a_length(self, kernel: DataFlowKernel) -> None:
         with pytest.raises(TypeError):
-            len(same([1]))  # type: ignore[arg-type]  # which is what is tested
+            len(same([1]))
         assert kernel.task_count == 1
 
 
@@ -235,7 +237,7 @@ class TestAwaiting:
         waiting = same(hold(event))
 
         async def main() -> None:
-            await asyncio.wait_for(waiting, timeout=0.02)  # type: ignore[arg-type]  # an awaitable will do
+            await asyncio.wait_for(waiting, timeout=0.02)
 
         with pytest.raises(asyncio.TimeoutError):
             asyncio.run(main())
@@ -277,11 +279,11 @@ class TestMemory:
 
     @pytest.mark.parametrize("app", [python_app, join_app])
     def test_a_failed_task_is_in_no_cycle(self, kernel: DataFlowKernel, app: Any) -> None:
-        @app  # type: ignore[untyped-decorator]  # either of two
+        @app
         def refuse() -> Any:
             raise ValueError
 
-        @app  # type: ignore[untyped-decorator]
+        @app
         def count(things: Any) -> Any:
             return same(len(things)) if app is join_app else len(things)
 

@@ -13,7 +13,6 @@ import pytest
 from flowcore import File, bash_app, python_app
 from flowcore.app.errors import AppBadFormatting, BashAppNoReturn, BashExitFailure, MissingOutputs
 from flowcore.app.shell import BashCall
-from flowcore.dataflow.kernel import DataFlowKernel
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -68,12 +67,12 @@ class TestBody:
         assert str(error) == f"Expected a str for bash_app commandline, got {type(returned)}"
 
     def test_an_attribute_error_is_no_command_line(self) -> None:
-        error = bash_app(lambda: None.format())().exception()  # type: ignore[attr-defined]  # which is what is tested
+        error = bash_app(lambda: None.format())().exception()
         assert isinstance(error, BashAppNoReturn)
         assert isinstance(error.__cause__, AttributeError)
 
     def test_a_format_with_too_few_values_is_bad_formatting(self) -> None:
-        error = bash_app(lambda: "{} {}".format("x"))().exception()  # noqa: F524, UP032 - which is what is tested
+        error = bash_app(lambda: "{} {}".format("x"))().exception()  # noqa: F524 - which is what is tested
         assert isinstance(error, AppBadFormatting)
         assert isinstance(error.__cause__, IndexError)
 
@@ -96,7 +95,7 @@ class TestBody:
         def plain() -> str:
             return "echo out; echo err >&2; touch made"
 
-        future = plain(stdout="o", stderr="e", outputs=["made"], walltime=30, label="l")  # type: ignore[call-arg]  # calls take them
+        future = plain(stdout="o", stderr="e", outputs=["made"], walltime=30, label="l")
         assert future.result() == 0
         assert future.outputs[0].result().filepath == "made"
         assert Path("o").read_text() == "out\n"
@@ -125,7 +124,7 @@ class TestBody:
         assert Path("default.txt").read_text() == "x\n"
 
     def test_an_async_body_is_run(self) -> None:
-        @bash_app  # type: ignore[type-var]  # at run time any function will do
+        @bash_app
         async def tell() -> str:
             return "echo x > out"
 

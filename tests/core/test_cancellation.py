@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
+from tests.core.conftest import Load
 
 from flowcore import join_app, python_app
 from flowcore.dataflow.errors import DependencyError
@@ -17,7 +18,6 @@ from flowcore.dataflow.tasks import States
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.executors.base import Executor, RunContext
 from flowcore.futures import TaskFuture
-from tests.core.conftest import Load
 
 
 @python_app
@@ -198,7 +198,8 @@ class TestRaces:
                 assert future.cancelled()
             else:
                 assert future.result(timeout=30) == number
-        assert kernel.unfinished_count() == 0 or kernel.wait_for_current_tasks() is None
+        kernel.wait_for_current_tasks()
+        assert kernel.unfinished_count() == 0
 
     def test_with_the_end_of_what_it_waits_for(self, kernel: DataFlowKernel) -> None:
         for number in range(500):

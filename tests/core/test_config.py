@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from tests.core.conftest import Load
 
 import flowcore
 from flowcore import Config, python_app
@@ -19,7 +20,6 @@ from flowcore.dataflow.tasks import States
 from flowcore.errors import ConfigurationError
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.logs import FileLogging, JSONLogging, NoopLogging
-from tests.core.conftest import Load
 
 DEFAULTS: Mapping[str, Any] = {
     "executors": None,
@@ -97,11 +97,11 @@ class TestValues:
 
     def test_options_have_names(self) -> None:
         with pytest.raises(TypeError):
-            Config([ThreadPoolExecutor()])  # type: ignore[misc]  # which is what is tested
+            Config([ThreadPoolExecutor()])
 
     def test_it_cannot_be_changed(self) -> None:
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
-            Config().retries = 1  # type: ignore[misc]  # which is what is tested
+            Config().retries = 1
 
     @pytest.mark.parametrize("make", [list, tuple, iter])
     def test_any_iterable_of_executors(self, make: Any) -> None:
@@ -163,7 +163,10 @@ class TestEffects:
     """Those of `retries`, `exit_mode`, the checkpoint options and others have files of their own."""
 
     def test_executors(self, load: Load) -> None:
-        assert list(load(executors=[ThreadPoolExecutor(label="a"), ThreadPoolExecutor(label="b")]).executors) == ["a", "b"]
+        assert list(load(executors=[ThreadPoolExecutor(label="a"), ThreadPoolExecutor(label="b")]).executors) == [
+            "a",
+            "b",
+        ]
 
     def test_executors_left_out(self) -> None:
         with flowcore.load() as kernel:

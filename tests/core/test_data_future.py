@@ -11,7 +11,6 @@ import pytest
 from flowcore import File, bash_app, python_app
 from flowcore.app.futures import DataFuture
 from flowcore.dataflow.errors import DependencyError
-from flowcore.dataflow.kernel import DataFlowKernel
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -78,7 +77,7 @@ def test_it_fails_with_its_task() -> None:
 
 def test_it_is_cancelled_with_its_task() -> None:
     event = threading.Event()
-    waiting = write(hold(event), outputs=["a"])  # type: ignore[arg-type]  # a future in an argument's place
+    waiting = write(hold(event), outputs=["a"])
     assert waiting.outputs[0].cancel()
     assert waiting.cancelled()
     assert waiting.outputs[0].cancelled()

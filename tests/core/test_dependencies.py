@@ -14,6 +14,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.conftest import Load
 
 from flowcore import python_app
 from flowcore.dataflow.dependency_resolvers import (
@@ -23,7 +24,6 @@ from flowcore.dataflow.dependency_resolvers import (
 )
 from flowcore.dataflow.errors import DependencyError
 from flowcore.dataflow.kernel import DataFlowKernel
-from tests.core.conftest import Load
 
 gather = DEEP_DEPENDENCY_RESOLVER.traverse_to_gather
 unwrap = DEEP_DEPENDENCY_RESOLVER.traverse_to_unwrap

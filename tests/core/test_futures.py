@@ -293,9 +293,6 @@ class TestTaskFutureItself:
         class OwnError(Exception):
             pass
 
-        error = OwnError()
-        refers = weakref.ref(error)
-
         def failed() -> TaskFuture[int]:
             future = TaskFuture[int]()
             future.set_exception(error)
@@ -307,11 +304,13 @@ class TestTaskFutureItself:
             except OwnError:
                 pass
 
+        error: Any = OwnError()
+        refers = weakref.ref(error)
         gc.collect()
         gc.disable()
         try:
             ask()
-            del error
+            error = None
             assert refers() is None
         finally:
             gc.enable()

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.core.conftest import Load
 
 from flowcore import join_app, python_app
 from flowcore.dataflow.errors import JoinError
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.errors import InvalidResourceSpecification
-from tests.core.conftest import Load
 
 
 @python_app
@@ -228,11 +228,11 @@ class TestOptions:
 
     def test_there_is_no_executor_to_choose(self) -> None:
         with pytest.raises(TypeError):
-            join_app(executors=["threads"])  # type: ignore[call-overload]  # which is what is tested
+            join_app(executors=["threads"])
 
     def test_resources_are_refused_with_a_remedy(self, kernel: DataFlowKernel) -> None:
         with pytest.raises(InvalidResourceSpecification, match="give it to the apps that it calls"):
-            join(list, resource_specification={"cores": 1})  # type: ignore[call-arg]  # which is what is tested
+            join(list, resource_specification={"cores": 1})
 
     def test_a_method(self, kernel: DataFlowKernel) -> None:
         class Fan:

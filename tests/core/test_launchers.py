@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from flowcore.launchers.simple import SimpleLauncher
 from flowcore.launchers.single_node import SingleNodeLauncher
 from flowcore.launchers.wrapped import WrappedLauncher
 

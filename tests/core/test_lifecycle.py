@@ -188,7 +188,9 @@ class TestCleaningUp:
         future.result()
         kernel.cleanup()
         for submit in (lambda: same(1), lambda: future[0], lambda: kernel.submit(pow, (1, 2))):
-            with pytest.raises(NoDataFlowKernelError, match="^Cannot submit to a DFK that has been cleaned up\n  start"):
+            with pytest.raises(
+                NoDataFlowKernelError, match=r"^Cannot submit to a DFK that has been cleaned up\n  start"
+            ):
                 submit()
 
     def test_from_a_callback_inside_it(self, event: threading.Event) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.core.conftest import Load
 
 import flowcore
 from flowcore import Config, python_app, set_file_logger, set_stream_logger
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.logs import FileLogging, JSONLogging, NoopLogging
-from tests.core.conftest import Load
 
 log = logging.getLogger("flowcore.test")
 

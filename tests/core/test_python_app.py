@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
+from tests.core.conftest import Load
 
 import flowcore
 from flowcore import File, python_app
@@ -18,7 +19,6 @@ from flowcore.errors import InvalidResourceSpecification, NoDataFlowKernelError
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.executors.base import RunContext
 from flowcore.futures import TaskFuture
-from tests.core.conftest import Load
 
 
 class Honouring(ThreadPoolExecutor):
@@ -69,18 +69,18 @@ class TestDecoration:
             return 2 * x
 
         app = python_app(double)
-        assert (app.__name__, app.__doc__, app.func) == ("double", "Double it.", double)  # type: ignore[attr-defined]  # set at run time
+        assert (app.__name__, app.__doc__, app.func) == ("double", "Double it.", double)
         assert inspect.signature(app) == inspect.signature(double)
 
     def test_attributes_of_the_function_do_not_disturb(self, kernel: DataFlowKernel) -> None:
         def plain() -> int:
             return 1
 
-        plain.join = True  # type: ignore[attr-defined]  # any function may have attributes
-        plain.target = None  # type: ignore[attr-defined]
-        plain.seconds = 0  # type: ignore[attr-defined]
-        plain.function = None  # type: ignore[attr-defined]
-        assert python_app(plain)(walltime=30).result() == 1  # type: ignore[call-arg]  # calls take it all the same
+        plain.join = True
+        plain.target = None
+        plain.seconds = 0
+        plain.function = None
+        assert python_app(plain)(walltime=30).result() == 1
 
     @pytest.mark.parametrize(
         "options",
@@ -102,11 +102,13 @@ class TestDecoration:
 
     def test_what_is_no_function_is_refused_at_once(self) -> None:
         with pytest.raises(TypeError):
-            python_app(5)  # type: ignore[call-overload]  # which is what is tested
+            python_app(5)
 
     def test_an_unknown_label_is_refused_at_once_where_the_run_is_named(self, load: Load) -> None:
         kernel = load()
-        with pytest.raises(ValueError, match=r"invalid executor 'gpu'\n  the labels of this run's executors: 'threads'"):
+        with pytest.raises(
+            ValueError, match=r"invalid executor 'gpu'\n  the labels of this run's executors: 'threads'"
+        ):
             python_app(data_flow_kernel=kernel, executors=["gpu"])(lambda: 1)
 
     @pytest.mark.parametrize(
@@ -161,22 +163,22 @@ class TestCalls:
         def one(x: int) -> int:
             return x
 
-        assert isinstance(one().exception(), TypeError)  # type: ignore[call-arg]  # which is what is tested
-        assert isinstance(one(1, 2).exception(), TypeError)  # type: ignore[call-arg]
-        assert isinstance(one(1, y=2).exception(), TypeError)  # type: ignore[call-arg]
+        assert isinstance(one().exception(), TypeError)
+        assert isinstance(one(1, 2).exception(), TypeError)
+        assert isinstance(one(1, y=2).exception(), TypeError)
 
     def test_a_stream_that_the_function_does_not_take_fails_the_task(self, kernel: DataFlowKernel) -> None:
         @python_app
         def quiet() -> None: ...
 
-        assert "stdout" in str(quiet(stdout="x").exception())  # type: ignore[call-arg]
+        assert "stdout" in str(quiet(stdout="x").exception())
 
     def test_defaults_that_cannot_be_compared(self, kernel: DataFlowKernel) -> None:
         class Touchy:
             def __eq__(self, other: object) -> bool:
                 raise RuntimeError("compared")
 
-            __hash__ = None  # type: ignore[assignment]  # as of a data frame
+            __hash__ = None
 
             def __bool__(self) -> bool:
                 raise RuntimeError("tested")
@@ -272,13 +274,13 @@ class TestInputs:
         assert add(1, [two]).result() == (1, [2], ())
 
     def test_twice_is_the_functions_own_complaint(self, kernel: DataFlowKernel) -> None:
-        error = python_app(lambda inputs: 1)([1], inputs=[2]).exception()  # type: ignore[call-arg, misc]  # tested
+        error = python_app(lambda inputs: 1)([1], inputs=[2]).exception()
         assert isinstance(error, TypeError)
 
     def test_a_function_that_does_not_take_them_waits_for_them(self, kernel: DataFlowKernel) -> None:
         event = threading.Event()
         first = python_app(lambda: event.wait(30))()
-        second = python_app(lambda: event.is_set())(inputs=[first])  # type: ignore[call-arg, misc]  # calls take them
+        second = python_app(lambda: event.is_set())(inputs=[first])
         assert not second.done()
         event.set()
         assert second.result() is True
@@ -338,17 +340,15 @@ class TestResources:
 
     def test_both_spellings_at_once_are_refused(self, honouring: Honouring) -> None:
         with pytest.raises(InvalidResourceSpecification, match="the two keywords mean the same; give one of them"):
-            python_app(lambda: 1)(  # type: ignore[call-arg, misc]  # calls take them
-                resource_specification={"cores": 1}, parsl_resource_specification={"cores": 1}
-            )
+            python_app(lambda: 1)(resource_specification={"cores": 1}, parsl_resource_specification={"cores": 1})
 
     def test_an_unknown_key_is_named_with_a_near_one(self, honouring: Honouring) -> None:
         with pytest.raises(InvalidResourceSpecification, match=r"'core' is no resource; did you mean 'cores'"):
-            python_app(lambda: 1)(resource_specification={"core": 1})  # type: ignore[call-arg, misc]
+            python_app(lambda: 1)(resource_specification={"core": 1})
 
     def test_a_key_that_nobody_honours_is_named(self, honouring: Honouring) -> None:
         with pytest.raises(InvalidResourceSpecification) as caught:
-            python_app(lambda: 1)(resource_specification={"gpus": 1})  # type: ignore[call-arg, misc]
+            python_app(lambda: 1)(resource_specification={"gpus": 1})
         assert caught.value.invalid_keys == ["gpus"]
         assert "'gpus' is honoured by no executor of this run: small, big" in str(caught.value)
 
@@ -360,7 +360,7 @@ class TestResources:
     @pytest.mark.parametrize("wrong", [5, "cores=2", [("cores", 2)]])
     def test_what_is_no_mapping_is_refused(self, honouring: Honouring, wrong: Any) -> None:
         with pytest.raises(InvalidResourceSpecification, match="takes a dict such as"):
-            python_app(lambda: 1)(resource_specification=wrong)  # type: ignore[call-arg, misc]
+            python_app(lambda: 1)(resource_specification=wrong)
 
     def test_the_empty_one_asks_for_nothing(self, honouring: Honouring) -> None:
         app = python_app(executors=["small"])(lambda: 1)
@@ -372,7 +372,7 @@ class TestResources:
 
     def test_the_callers_dict_is_not_changed(self, honouring: Honouring) -> None:
         specification = {"memory": "16GB"}
-        python_app(lambda: 1)(resource_specification=specification).result()  # type: ignore[call-arg, misc]
+        python_app(lambda: 1)(resource_specification=specification).result()
         assert specification == {"memory": "16GB"}
 
 
@@ -401,8 +401,8 @@ class TestCoroutines:
             while True:
                 pass
 
-        assert quick(walltime=30).result() == 1  # type: ignore[call-arg]  # calls take it
-        assert isinstance(endless(walltime=0.05).exception(), AppTimeout)  # type: ignore[call-arg]
+        assert quick(walltime=30).result() == 1
+        assert isinstance(endless(walltime=0.05).exception(), AppTimeout)
 
 
 class TestTheRunBelow:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from tests.core.conftest import Load
 
 from flowcore import python_app
 from flowcore.dataflow.kernel import DataFlowKernel
@@ -15,7 +16,6 @@ from flowcore.executors import ThreadPoolExecutor
 from flowcore.executors.base import Executor, RunContext
 from flowcore.executors.errors import BadStateException, ExecutorError, TaskLost, WalltimeExceeded
 from flowcore.futures import TaskFuture
-from tests.core.conftest import Load
 
 
 class Scripted(Executor):
@@ -144,7 +144,9 @@ class TestHandler:
         python_app(fail)(5).exception()
         assert seen == [("x", "fail", 0, (5,)), ("x", "fail", 1, (5,))]
 
-    @pytest.mark.parametrize(("cost", "calls"), [(0.5, 5), (1, 3), (3, 1), (2, 2), (float("inf"), 1), (float("nan"), 1)])
+    @pytest.mark.parametrize(
+        ("cost", "calls"), [(0.5, 5), (1, 3), (3, 1), (2, 2), (float("inf"), 1), (float("nan"), 1)]
+    )
     def test_its_costs_add_up(self, load: Load, cost: float, calls: int) -> None:
         load(retries=2, retry_handler=lambda *_: cost)
         flaky = Flaky(100)

@@ -38,9 +38,7 @@ def test_processes_that_race_get_folders_of_their_own(tmp_path: Path) -> None:
         "print(*(make_rundir(sys.argv[1]).name for _ in range(100)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")

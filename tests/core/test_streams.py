@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.core.conftest import Load
 
 import flowcore
 from flowcore import AUTO_LOGNAME, File, bash_app, python_app
 from flowcore.app.errors import BadStdStreamFile
 from flowcore.app.futures import DataFuture
 from flowcore.dataflow.kernel import DataFlowKernel
-from tests.core.conftest import Load
 
 
 @bash_app
@@ -38,7 +38,9 @@ class TestPaths:
             tell(word, stdout="o").result()
         assert Path("o").read_text() == "a\nb\n"
 
-    @pytest.mark.parametrize(("mode", "text"), [("w", "b\n"), ("a", "a\nb\n"), ("a+", "a\nb\n"), ("w+", "b\n"), ("wb", "b\n")])
+    @pytest.mark.parametrize(
+        ("mode", "text"), [("w", "b\n"), ("a", "a\nb\n"), ("a+", "a\nb\n"), ("w+", "b\n"), ("wb", "b\n")]
+    )
     def test_a_mode(self, kernel: DataFlowKernel, mode: str, text: str) -> None:
         for word in "ab":
             tell(word, stdout=("o", mode)).result()

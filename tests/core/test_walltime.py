@@ -15,7 +15,6 @@ import pytest
 from flowcore import bash_app, join_app, python_app
 from flowcore.app.errors import AppTimeout
 from flowcore.app.timing import TimedCall
-from flowcore.dataflow.kernel import DataFlowKernel
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -71,7 +70,7 @@ class TestPython:
 
     @pytest.mark.parametrize("walltime", [0, -1, "soon", float("nan"), float("inf"), True, [1]])
     def test_what_is_no_duration_is_refused_at_the_call(self, walltime: Any) -> None:
-        with pytest.raises(ValueError, match="duration|walltime"):
+        with pytest.raises(ValueError, match=r"duration|walltime"):
             fine(walltime=walltime)
 
     def test_the_threads_work_on_after_timeouts(self) -> None:
@@ -111,7 +110,7 @@ class TestNothingStrays:
     """The exception arrives inside the call or never: the race is run with walltimes about as long as the call."""
 
     @staticmethod
-    def outcomes(count: int, function: Any, expected: type[BaseException] | None) -> dict[str, int]:
+    def outcomes(count: int, function: Any, expected: type[BaseException] | tuple[()]) -> dict[str, int]:
         found = {"in time": 0, "late": 0}
         for number in range(count):
             seconds = 0.00001 + 0.0000015 * number
@@ -120,15 +119,13 @@ class TestNothingStrays:
                 found["in time"] += 1
             except AppTimeout:
                 found["late"] += 1
-            except BaseException as error:
-                assert expected is not None
-                assert isinstance(error, expected)
+            except expected:
                 found["in time"] += 1
             sum(range(50))  # a stray exception would be raised in here
         return found
 
     def test_after_a_return(self) -> None:
-        assert sum(self.outcomes(1000, lambda: sum(range(3000)), None).values()) == 1000
+        assert sum(self.outcomes(1000, lambda: sum(range(3000)), ()).values()) == 1000
 
     def test_after_an_exception(self) -> None:
         def fail() -> None:

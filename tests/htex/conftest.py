@@ -1,44 +1,127 @@
-"""What the tests of htex share: executors that are shut down and looked after, and a gate at which tasks wait."""
+"""Executors for the tests here: started for one test or one module, ended with nothing left of them."""
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-
-from flowcore.executors.base import RunContext
-from flowcore.testing.gate import Gate
-from flowcore.testing.leftovers import Leftovers
 from flowcore_htex.executor import HighThroughputExecutor
 
-PATIENCE = 60
-"""Seconds that anything may take before a test fails; more than a busy machine needs."""
+from flowcore.executors.base import RunContext
+
+PATIENCE = 60.0
+GONE_WITHIN = 5.0
+
+
+class Rig:
+    """A started executor, and the processes that belong to its run."""
+
+    def __init__(self, folder: Path, options: dict) -> None:
+        self.run_id = str(uuid.uuid4())
+        self.executor = HighThroughputExecutor(**{"max_workers": 2, "cores_per_worker": 0.1, **options})
+        self.executor.start(RunContext(run_id=self.run_id, run_dir=folder))
+
+    def submit(self, func, *args, **kwargs):
+        return self.executor.submit(func, {}, *args, **kwargs)
+
+    def run(self, func, *args, **kwargs):
+        return self.submit(func, *args, **kwargs).result(PATIENCE)
+
+    def processes(self, word: str = "") -> list[int]:
+        return sorted(pid for pid, line in _marked(self.run_id) if word in line)
+
+    def held(self) -> int:
+        return sum(manager["tasks"] for manager in self.executor.connected_managers())
+
+    def interchange(self) -> int:
+        return self.processes("flowcore_htex.interchange")[0]
+
+    def manager(self) -> int:
+        return max(pid for pid in self.processes("flowcore_htex.manager") if "bash" not in _command(pid))
+
+    def zygote(self) -> int:
+        return self.processes("flowcore_htex.zygote")[0]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in Path(self.executor.logdir).rglob("*.log"))
+
+    def close(self) -> None:
+        self.executor.shutdown()
+
+    def left(self) -> list[str]:
+        return eventually(lambda: not list(_marked(self.run_id)), GONE_WITHIN) or [
+            line for _, line in _marked(self.run_id)
+        ]
+
+
+def eventually(claim: Callable[[], bool], within: float = PATIENCE) -> list:
+    """Ask until the claim holds; raises nothing: an empty list for success where the caller wants what is left."""
+    deadline = time.monotonic() + within
+    while not claim():
+        if time.monotonic() > deadline:
+            return []
+        time.sleep(0.01)  # what is asked about is another process' state
+    return [True]
+
+
+def _marked(run_id: str) -> Iterator[tuple[int, str]]:
+    mark = f"FLOWCORE_RUN_ID={run_id}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if line:
+                    yield int(folder.name), line
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return ""
+
+
+def _end(rigs: list[Rig]) -> None:
+    for rig in rigs:
+        rig.close()
+    for rig in rigs:
+        remaining = eventually(lambda rig=rig: not list(_marked(rig.run_id)), GONE_WITHIN)
+        survivors = [] if remaining else list(_marked(rig.run_id))
+        for pid, _ in survivors:
+            os.kill(pid, signal.SIGKILL)
+        assert not survivors
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start executors with one worker or whatever is asked for; each is shut down, and must leave nothing."""
-    leftovers = Leftovers()
-    started = []
+def start(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
+    """Start executors for one test."""
+    rigs: list[Rig] = []
 
-    def start_one(**options):
-        executor = HighThroughputExecutor(**{"max_workers": 1, **options})
-        run_dir = tmp_path / f"run-{len(started)}"
-        run_dir.mkdir()
-        started.append(executor)
-        executor.start(RunContext(run_id=f"{os.getpid()}-{len(started)}", run_dir=run_dir, log_level=logging.INFO))
-        return executor
+    def start(**options) -> Rig:
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=tmp_path))
+        rigs.append(Rig(folder, options))
+        return rigs[-1]
 
-    yield start_one
-    leftovers.watch()
-    for executor in started:
-        executor.shutdown()
-    assert leftovers.after(PATIENCE) == []
+    yield start
+    _end(rigs)
 
 
-@pytest.fixture
-def gate():
-    """Hold `flowcore.testing.tasks.hold(gate.port)` until the test opens it."""
-    with Gate(PATIENCE) as gate:
-        yield gate
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Provide an executor with two workers that the tests of a module share."""
+    shared = Rig(tmp_path_factory.mktemp("run"), {})
+    yield shared
+    _end([shared])
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., bool]:
+    """Provide a function that asks until a claim holds, and says whether it did."""
+    return lambda claim, within=PATIENCE: bool(eventually(claim, within))

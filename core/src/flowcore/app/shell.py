@@ -36,8 +36,12 @@ while read -r sign group; do
         -) groups="${groups%% "$group" *} ${groups#* "$group" }" ;;
     esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 """
+
+
+# Begins the command when the guard knows its process group; never, where this process died before that.
+_GATE: Final = 'read -r _ && exec /bin/bash -c "$1" </dev/null'
 
 
 class BashCall:
@@ -122,14 +126,22 @@ def _run(command: str, out: IO[bytes] | None, err: IO[bytes] | None, walltime: f
     guard = _guard_of_this_process()
     late = threading.Event()
     with subprocess.Popen(
-        ["/bin/bash", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        ["/bin/sh", "-c", _GATE, "sh", command], stdin=subprocess.PIPE, stdout=out, stderr=err, start_new_session=True
     ) as process:
         try:
             with guard.over(process.pid), _deadline(process.pid, walltime, late):
+                _open_gate(process)
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:  # before the shell is reaped, while the group's number is its own
             _signal_group(process.pid, signal.SIGKILL)
     return process.returncode, late.is_set()
+
+
+def _open_gate(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # the walltime was shorter than that
+        process.stdin.write(b"\n")
+        process.stdin.close()
 
 
 @contextlib.contextmanager

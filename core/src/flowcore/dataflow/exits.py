@@ -50,19 +50,20 @@ def _forsake_all() -> None:
 
 
 def _end_all() -> None:
-    unfinished = 0
-    for kernel in list(_live):
-        unfinished += kernel.unfinished_count()
-        try:
-            kernel.cleanup()
-        except Exception:  # the next one must be cleaned up all the same
-            logger.exception("run %s did not end cleanly", kernel.run_id)
-    if unfinished:
-        message = (
-            f"the script ended while {unfinished} flowcore tasks were unfinished; they were stopped. "
-            "Wait for them with flowcore.clear(), or with `with flowcore.load(Config(exit_mode='wait')):`"
-        )
-        warnings.warn(message, RuntimeWarning, stacklevel=1)
+    with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # the script is ending anyway
+        unfinished = 0
+        for kernel in list(_live):
+            unfinished += kernel.unfinished_count()
+            try:
+                kernel.cleanup()
+            except Exception:  # the next one must be cleaned up all the same
+                logger.exception("run %s did not end cleanly", kernel.run_id)
+        if unfinished:
+            message = (
+                f"the script ended while {unfinished} flowcore tasks were unfinished; they were stopped. "
+                "Wait for them with flowcore.clear(), or with `with flowcore.load(Config(exit_mode='wait')):`"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=1)
 
 
 @contextlib.contextmanager

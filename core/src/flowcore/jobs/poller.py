@@ -175,6 +175,7 @@ class _Review:
                 return
             self._last_scale_out = now
             executor.scale_out(decision.scale_out)
+            self._next_poll = min(self._next_poll, now + executor.provider.status_polling_interval)
             executor.handle_errors()  # a block may have been refused, and will not be heard of again
 
     def _snapshot(self, now: float) -> Snapshot:

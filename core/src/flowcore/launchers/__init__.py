@@ -8,8 +8,15 @@ from flowcore.component_names import ComponentNames
 from flowcore.launchers.base import Launcher
 
 if TYPE_CHECKING:
+    from flowcore.launchers.aprun import AprunLauncher as AprunLauncher
+    from flowcore.launchers.gnu_parallel import GnuParallelLauncher as GnuParallelLauncher
+    from flowcore.launchers.jsrun import JsrunLauncher as JsrunLauncher
+    from flowcore.launchers.mpiexec import MpiExecLauncher as MpiExecLauncher
+    from flowcore.launchers.mpirun import MpiRunLauncher as MpiRunLauncher
     from flowcore.launchers.simple import SimpleLauncher as SimpleLauncher
     from flowcore.launchers.single_node import SingleNodeLauncher as SingleNodeLauncher
+    from flowcore.launchers.srun import SrunLauncher as SrunLauncher
+    from flowcore.launchers.srun_mpi import SrunMPILauncher as SrunMPILauncher
     from flowcore.launchers.wrapped import WrappedLauncher as WrappedLauncher
 
 _names = ComponentNames(__name__, "launcher", Launcher)

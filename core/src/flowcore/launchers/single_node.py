@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Final
+from typing import ClassVar, Final
 
 from flowcore.launchers.base import Launcher, announce
 
@@ -55,6 +55,8 @@ class SingleNodeLauncher(Launcher):
         debug: say on standard error what is started.
         fail_on_any: whether one failed copy makes the block a failed one.
     """
+
+    one_node: ClassVar[bool] = True
 
     def __init__(self, debug: bool = True, fail_on_any: bool = False) -> None:
         super().__init__(debug=debug)

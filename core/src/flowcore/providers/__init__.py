@@ -8,7 +8,9 @@ from flowcore.component_names import ComponentNames
 from flowcore.providers.base import Provider
 
 if TYPE_CHECKING:
+    from flowcore.providers.grid_engine import GridEngineProvider as GridEngineProvider
     from flowcore.providers.local import LocalProvider as LocalProvider
+    from flowcore.providers.slurm import SlurmProvider as SlurmProvider
 
 _names = ComponentNames(__name__, "provider", Provider)
 _names.install()

@@ -78,6 +78,22 @@ class Provider(ABC):
         """Seconds between two calls of `status`."""
         return 60
 
+    @property
+    def block_walltime(self) -> float | None:
+        """Seconds after which the resource manager ends a block, None where it does not.
+
+        A job's environment tells when that will be: FLOWCORE_BLOCK_END, in seconds since the epoch.
+        """
+        return None
+
+    def script(self, command: str, tasks_per_node: int = 1, job_name: str = "flowcore") -> str:
+        """Return the script that `submit` would hand to the resource manager, and submit nothing.
+
+        Where there is no script, it is the text that the launcher makes of the command.
+        """
+        del job_name
+        return self.launcher(command, tasks_per_node, self.nodes_per_block)
+
     @abstractmethod
     def submit(self, command: str, tasks_per_node: int, job_name: str = "flowcore") -> str:
         """Start one block that runs `command` through the launcher, and return the job's id.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 import attrs
 
 from flowcore.errors import FlowcoreError
@@ -34,6 +37,28 @@ class ScriptPathError(ExecutionProviderException, OSError):
 
 
 @attrs.define(eq=False, slots=False)
+class SchedulerError(ExecutionProviderException):
+    """A command of the resource manager failed, or did not answer in time.
+
+    Attributes:
+        command: its words.
+        reason: why this is a failure.
+        retcode: its exit code, None where it had none.
+    """
+
+    command: Sequence[str]
+    reason: str
+    stdout: str = ""
+    stderr: str = ""
+    retcode: int | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.command[0]}: {self.reason}", f"  command: {shlex.join(self.command)}"]
+        lines += [f"  {name}: {text.strip()}" for name, text in _outputs(self) if text]
+        return "\n".join(lines)
+
+
+@attrs.define(eq=False, slots=False)
 class SubmitException(ExecutionProviderException):
     """The resource manager refused a job."""
 
@@ -47,9 +72,7 @@ class SubmitException(ExecutionProviderException):
         lines = [f"cannot submit job {self.job_name}: {self.message}"]
         if self.retcode is not None:
             lines.append(f"  exit code: {self.retcode}")
-        lines += [
-            f"  {name}: {text.strip()}" for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text
-        ]
+        lines += [f"  {name}: {text.strip()}" for name, text in _outputs(self) if text]
         return "\n".join(lines)
 
 
@@ -66,3 +89,7 @@ class BadLauncher(ExecutionProviderException, TypeError):
 
     def __str__(self) -> str:
         return f"{self.launcher!r}: {self.reason}"
+
+
+def _outputs(error: SchedulerError | SubmitException) -> list[tuple[str, str | None]]:
+    return [("stdout", error.stdout), ("stderr", error.stderr)]

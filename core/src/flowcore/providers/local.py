@@ -21,7 +21,7 @@ from flowcore.launchers.single_node import SingleNodeLauncher
 from flowcore.providers.base import Provider
 from flowcore.providers.errors import SubmitException
 from flowcore.providers.processes import describe_exit, end_session
-from flowcore.providers.scripts import JobScript, preamble
+from flowcore.providers.scripts import JobScript, exports
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class LocalProvider(Provider):
         """Seconds between two calls of `status`; long, since the end of a job is told by `watch`."""
         return 30
 
+    def script(self, command: str, tasks_per_node: int = 1, job_name: str = "flowcore") -> str:
+        """Return the script that `submit` would run, and start nothing."""
+        launched = self.launcher(command, tasks_per_node, self.nodes_per_block)
+        return "\n".join(["#!/bin/bash", exports(self, job_name), self.worker_init, launched, ""])
+
     def submit(self, command: str, tasks_per_node: int, job_name: str = "flowcore") -> str:
         """Start the job, and return its id: the number of its process and a serial number.
 
@@ -59,9 +64,8 @@ class LocalProvider(Provider):
             ScriptPathError: the job's script cannot be written.
             SubmitException: it cannot be started.
         """
-        launched = self.launcher(command, tasks_per_node, self.nodes_per_block)
-        text = f"#!/bin/bash\n{preamble(self, job_name, self.worker_init)}\n{launched}\n"
-        script = JobScript.write(self, job_name, text)
+        script = JobScript.new(self, job_name)
+        script.write(self.script(command, tasks_per_node, job_name))
         try:
             process = _start(script)
         except OSError as error:

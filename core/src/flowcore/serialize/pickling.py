@@ -102,8 +102,8 @@ def _is_importable(name: str) -> bool:
         return False
     loaded_from = getattr(module, "__file__", None)
     if loaded_from is None or found.origin is None:
-        return loaded_from is None and found.submodule_search_locations is not None
-    return os.path.realpath(found.origin) == os.path.realpath(loaded_from)
+        return bool(loaded_from is None and found.submodule_search_locations is not None)
+    return bool(os.path.realpath(found.origin) == os.path.realpath(loaded_from))
 
 
 def _find(name: str, path: Any) -> Any:

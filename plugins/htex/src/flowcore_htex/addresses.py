@@ -87,13 +87,13 @@ def listen_on_ports(
 
 def _listen_on_all(where: str | None, ports: Sequence[int]) -> list[socket.socket]:
     listeners: list[socket.socket] = []
-    try:
-        for port in ports:
+    for port in ports:
+        try:
             listeners.append(listen(where, port))
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        raise OSError(f"port {port} cannot be listened on: {error}") from error
+        except OSError as error:
+            for listener in listeners:
+                listener.close()
+            raise OSError(f"port {port} cannot be listened on: {error}") from error
     return listeners
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from flowcore_htex import wire
 from flowcore_htex.addresses import listen_on_ports
 from flowcore_htex.link import Link, StreamLink
 
@@ -143,7 +144,9 @@ class Broker:
         sock = new_socket(zmq.PAIR)
         secure_client(sock, read_keys(self._settings["cert_dir"]) if self._settings["cert_dir"] else None)
         sock.connect(endpoint(self._settings["client"], port))
-        return ZmqLink(sock)
+        link = ZmqLink(sock)
+        link.send(wire.PROBE)
+        return link
 
     def _evidence(self) -> str:
         """Return what is known of the end of the process."""

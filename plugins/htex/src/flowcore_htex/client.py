@@ -45,8 +45,8 @@ class Client:
     """Owns the link to the interchange, and the futures.
 
     `submit` may be called from any thread and never waits. Everything that arrives is handled by one thread,
-    `flowcore-htex-client-LABEL`; it writes `_link` and `managers`. `_lock` guards the outbox, the futures' ids and sending;
-    no callback and no user code runs while it is held.
+    `flowcore-htex-client-LABEL`; it writes `_link` and `managers`. `_lock` guards the outbox, the
+    futures' ids and sending; no callback and no user code runs while it is held.
 
     Args:
         label: the executor's label.
@@ -175,7 +175,7 @@ class Client:
             future.call = None
             self._outbox.cancellations.append(future.tid)
             if not self._closing and self._receiver_id != threading.get_ident():
-                os.eventfd_write(self._wake, 1)
+                self._flush()
 
     def _flush(self) -> None:
         """Send what is in the outbox, as far as the interchange may have it; the lock is held."""
@@ -343,9 +343,9 @@ class Client:
             known = self._futures.pop(future.tid, None) is not None
             if known:
                 self._outbox.cancellations.append(future.tid)
+                self._flush()
         if known:
             _fail(future, error)
-            os.eventfd_write(self._wake, 1)
 
     # -- questions
 

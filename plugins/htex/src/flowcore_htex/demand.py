@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import InvalidResourceSpecification
-from flowcore_htex.node import slots_needed
+from flowcore_htex.node import inspect_node, slots_needed, worker_count
 
 if TYPE_CHECKING:
-    from flowcore_htex.client import HtexFuture
+    from flowcore.providers.base import Provider
+    from flowcore_htex.client import Client
     from flowcore_htex.options import Options
+    from flowcore_htex.outbox import HtexFuture
 
 _UNITS = {"cores": "", "memory": " MB", "disk": " MB", "gpus": ""}
 
@@ -33,14 +36,14 @@ class Demand:
                     self._waiting.pop(tid, None)
             self._clean_at = 2 * len(self._waiting) + 1000
 
-    def recheck(self, never: Callable[[dict[str, Any]], Exception | None]) -> None:
+    def recheck(self, client: Client, never: Callable[[Mapping[str, Any]], Exception | None]) -> None:
         """Fail the tasks that can never run, now that more is known of the nodes."""
         for tid, (future, need) in list(self._waiting.items()):
             error = None if future.done() else never(need)
             if future.done() or error is not None:
                 self._waiting.pop(tid, None)
             if error is not None:
-                future.client.fail(future, error)
+                client.fail(future, error)
 
     @staticmethod
     def impossible(
@@ -55,6 +58,25 @@ class Demand:
             too_much.update(excess)
         text = "; ".join(too_much.values())
         return InvalidResourceSpecification(list(too_much), f"no node of executor {label!r} can ever meet it: {text}")
+
+
+def local_node(provider: Provider, options: Options) -> dict[str, Any]:
+    """Return what a node has where the nodes are this machine, as a manager there would find it."""
+    environment = dict(os.environ)
+    if provider.cores_per_node:
+        environment["FLOWCORE_CORES"] = str(provider.cores_per_node)
+    if provider.mem_per_node:
+        environment["FLOWCORE_MEMORY_GB"] = str(provider.mem_per_node)
+    node = inspect_node(environment, "/")
+    slots = worker_count(
+        node,
+        max_workers=options.worker_limit,
+        cores_per_worker=options.cores_per_worker,
+        mem_per_worker=options.mem_per_worker,
+        accelerators=options.available_accelerators,
+    )
+    gpus = len(options.available_accelerators[:slots] if options.available_accelerators else node.gpus)
+    return {"slots": slots, "cores": node.cores, "memory": node.memory, "disk": float("inf"), "gpus": gpus}
 
 
 def _excess(need: Mapping[str, Any], node: Mapping[str, Any], options: Options) -> dict[str, str]:

@@ -1,5 +1,4 @@
 """Where managers come in: a Unix socket on this host, and ZeroMQ, which is loaded when somebody comes over TCP."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
 
 from __future__ import annotations
 
@@ -91,10 +90,6 @@ class Doors:
         """Stop reading from managers on this host, or begin again."""
         for descriptor, peer in self._local.items():
             self._loop.watch(descriptor, self._on_local, readable=not yes, writable=bool(peer.link.backlog))
-
-    def occupied(self) -> bool:
-        """Whether any manager on this host is still connected."""
-        return any(peer.manager is not None for peer in self._local.values())
 
     def close(self) -> None:
         """Close what ZeroMQ has open; all else ends with the process."""

@@ -113,7 +113,8 @@ class MemoryExceeded(FlowcoreError, MemoryError):
 
     def __str__(self) -> str:
         return (
-            f"the task asked for {self.limit:g} MB of memory, used {self.used:.0f} MB on {self.hostname}, and was killed\n"
+            f"the task asked for {self.limit:g} MB of memory, used {self.used:.0f} MB on {self.hostname},"
+            " and was killed\n"
             "  ask for more: resource_specification={'memory': ...}"
         )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,23 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import attrs
+
 from flowcore.errors import ConfigurationError, InvalidResourceSpecification
 from flowcore.executors.base import RunContext
 from flowcore.executors.block import BlockErrorHandler, BlockExecutor
 from flowcore.executors.errors import ExecutorError
+from flowcore.jobs.states import JobState, JobStatus
 from flowcore.providers.base import Provider
-from flowcore.serialize import dumps
 from flowcore_htex import launch
-from flowcore_htex.addresses import local_addresses
 from flowcore_htex.broker import Broker, InterchangeFailed
-from flowcore_htex.client import Client, HtexFuture
+from flowcore_htex.client import Client
 from flowcore_htex.curve import prepare_folder, write_keys
-from flowcore_htex.demand import Demand
+from flowcore_htex.demand import Demand, local_node
 from flowcore_htex.errors import VersionMismatch
-from flowcore_htex.matching import ManagerSelector, RandomManagerSelector
+from flowcore_htex.matching import ManagerSelector
 from flowcore_htex.mending import Mender
-from flowcore_htex.node import inspect_node, worker_count
 from flowcore_htex.options import Options
+from flowcore_htex.outbox import HtexFuture
+from flowcore_htex.settings import SETTINGS, interchange_settings, manager_settings
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _TEMPLATE_KEYS: Final = ("python", "config", "block_id", "label", "logdir", "deb
 
 
 class HighThroughputExecutor(BlockExecutor):
-    """Runs tasks in worker processes: an interchange process here, a manager on each node of the blocks, workers there.
+    """Runs tasks in worker processes: an interchange process here, a manager and its workers on each node.
 
     Args:
         label: names the executor within a run.
@@ -50,7 +50,7 @@ class HighThroughputExecutor(BlockExecutor):
         launch_cmd: how a manager is started, a format template; None for `flowcore_htex.launch.MANAGER`. Keys: python,
             config (the settings file), block_id, label, logdir, debug, nodes_per_block, and each name in the settings
             file. A setting is overridden with `--NAME VALUE`.
-        address: where managers reach the interchange, an address or a host name; None offers all addresses of this host.
+        address: where managers reach the interchange, an address or a host name; None offers all of this host's.
         worker_ports: a pair of ports for managers; both are listened on.
         worker_port_range: where a port for managers is looked for: the first, and one past the last.
         interchange_port_range: the same for the connection between this process and the interchange. Giving another
@@ -126,32 +126,33 @@ class HighThroughputExecutor(BlockExecutor):
             raise ConfigurationError(
                 "remote_monitoring_radio: monitoring observes the kernel and needs no radio; leave it None"
             )
-        self.options = Options(
-            label=label,
-            address=address,
-            worker_port=worker_port,
-            worker_ports=worker_ports,
-            worker_port_range=worker_port_range,
-            interchange_port_range=interchange_port_range,
-            loopback_address=loopback_address,
-            cores_per_worker=cores_per_worker,
-            mem_per_worker=mem_per_worker,
-            max_workers=max_workers,
-            max_workers_per_node=max_workers_per_node,
-            prefetch_capacity=prefetch_capacity,
-            heartbeat_threshold=heartbeat_threshold,
-            heartbeat_period=heartbeat_period,
-            poll_period=poll_period,
-            address_probe_timeout=address_probe_timeout,
-            drain_period=drain_period,
-            worker_logdir_root=worker_logdir_root,
-            container_image=container_image,
-            cpu_affinity=cpu_affinity,
-            available_accelerators=available_accelerators,
-            manager_selector=manager_selector,
-            encrypted=encrypted,
-            cert_dir=cert_dir,
-        )
+        values: dict[str, Any] = {
+            "label": label,
+            "address": address,
+            "worker_port": worker_port,
+            "worker_ports": worker_ports,
+            "worker_port_range": worker_port_range,
+            "interchange_port_range": interchange_port_range,
+            "loopback_address": loopback_address,
+            "cores_per_worker": cores_per_worker,
+            "mem_per_worker": mem_per_worker,
+            "max_workers": max_workers,
+            "max_workers_per_node": max_workers_per_node,
+            "prefetch_capacity": prefetch_capacity,
+            "heartbeat_threshold": heartbeat_threshold,
+            "heartbeat_period": heartbeat_period,
+            "poll_period": poll_period,
+            "address_probe_timeout": address_probe_timeout,
+            "drain_period": drain_period,
+            "worker_logdir_root": worker_logdir_root,
+            "container_image": container_image,
+            "cpu_affinity": cpu_affinity,
+            "available_accelerators": available_accelerators,
+            "manager_selector": manager_selector,
+            "encrypted": encrypted,
+            "cert_dir": cert_dir,
+        }
+        self.options = Options(**values)
         self.worker_debug = worker_debug
         self.interchange_launch_cmd = interchange_launch_cmd
         self.launch_cmd = self._checked_launch_cmd(launch_cmd or launch.MANAGER)
@@ -184,7 +185,7 @@ class HighThroughputExecutor(BlockExecutor):
 
     def _start(self, run: RunContext) -> None:
         try:
-            os.makedirs(self.logdir, exist_ok=True)
+            Path(self.logdir).mkdir(parents=True, exist_ok=True)
             cert_dir = self._make_keys() if self.options.encrypted else None
             broker = self._make_broker(run, cert_dir)
             self._client = Client(
@@ -196,9 +197,14 @@ class HighThroughputExecutor(BlockExecutor):
             )
             broker.listen()
             self._client.start()
-            self._settings = self._manager_settings(run, broker, cert_dir)
-            with open(self._config_path, "w", encoding="utf-8") as stream:
-                json.dump(self._settings, stream, indent=1)
+            self._settings = {
+                **manager_settings(self.options, self.logdir, self.worker_logdir, self._log_level, cert_dir),
+                "run_id": run.run_id,
+                "socket": broker.socket_path,
+                "socket_outlives_interchange": broker.inherited,
+                "ports": broker.ports,
+            }
+            self._config_path.write_text(json.dumps(self._settings, indent=1), encoding="utf-8")
         except (OSError, InterchangeFailed) as error:
             raise ExecutorError(self.label, f"the interchange cannot be started: {error}") from error
         self.attach(self._mender.wake, demand=False)
@@ -249,7 +255,7 @@ class HighThroughputExecutor(BlockExecutor):
         self._demand.add(future, need)
         return future
 
-    def _never(self, need: dict[str, Any]) -> InvalidResourceSpecification | None:
+    def _never(self, need: Mapping[str, Any]) -> InvalidResourceSpecification | None:
         """Return the error for a request that no node can ever meet, None where one can, or may."""
         managers = list(self._client.managers.values()) if self._client is not None else []
         live = [block for block, status in self.status().items() if not status.terminal]
@@ -282,6 +288,15 @@ class HighThroughputExecutor(BlockExecutor):
     def connected_blocks(self) -> Collection[str]:
         """Return the ids of the blocks from which a manager has ever connected."""
         return list(self._connected_blocks)
+
+    def status(self) -> dict[str, JobStatus]:
+        """Return what was last known of every block; one with a manager runs, whatever the provider last said."""
+        return {
+            block: attrs.evolve(status, state=JobState.RUNNING)
+            if status.state is JobState.PENDING and block in self._connected_blocks
+            else status
+            for block, status in super().status().items()
+        }
 
     def idle_blocks(self) -> Mapping[str, float]:
         """See `BlockExecutor`."""
@@ -316,7 +331,7 @@ class HighThroughputExecutor(BlockExecutor):
         command = launch.manager_command(self.launch_cmd, values, block_id)
         variables = {"FLOWCORE_RUN_ID": self._run.run_id, "FLOWCORE_BLOCK_ID": block_id}
         if self.options.container_image:
-            folders = {self.logdir, os.path.dirname(self._settings["socket"]), self._settings["cert_dir"]}
+            folders = {self.logdir, str(Path(self._settings["socket"]).parent), self._settings["cert_dir"]}
             binds = sorted(str(folder) for folder in folders if folder)
             command = launch.containerized(self.options.container_image, command, binds, list(variables))
         exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
@@ -327,10 +342,10 @@ class HighThroughputExecutor(BlockExecutor):
         """Workers on one node: counted where one has connected, estimated before."""
         managers = list(self._client.managers.values()) if self._client is not None else []
         if managers:
-            return sum(manager["worker_count"] for manager in managers) / len(managers)
+            return float(sum(manager["worker_count"] for manager in managers) / len(managers))
         if self._local_node is not None:
             return float(self._local_node["slots"])
-        bounds = [self.options.worker_limit]
+        bounds: list[float] = [self.options.worker_limit]
         if self.provider.cores_per_node:
             bounds.append(self.provider.cores_per_node // self.options.cores_per_worker)
         if self.provider.mem_per_node and self.options.mem_per_worker:
@@ -349,35 +364,18 @@ class HighThroughputExecutor(BlockExecutor):
     def worker_logdir(self) -> str:
         """Folder of the workers' logs."""
         root = self.options.worker_logdir_root
-        return os.path.join(root, self.label) if root else self.logdir
+        return str(Path(root) / self.label) if root else self.logdir
 
     # -- how it is done
 
     @property
-    def _config_path(self) -> str:
-        return os.path.join(self.logdir, "manager.json")
+    def _config_path(self) -> Path:
+        return Path(self.logdir) / "manager.json"
 
     @cached_property
     def _local_node(self) -> dict[str, Any] | None:
         """What a node has, where the nodes are this machine."""
-        if self.provider.label != "local":
-            return None
-        options = self.options
-        environment = dict(os.environ)
-        if self.provider.cores_per_node:
-            environment["FLOWCORE_CORES"] = str(self.provider.cores_per_node)
-        if self.provider.mem_per_node:
-            environment["FLOWCORE_MEMORY_GB"] = str(self.provider.mem_per_node)
-        node = inspect_node(environment, "/")
-        count = worker_count(
-            node,
-            max_workers=options.worker_limit,
-            cores_per_worker=options.cores_per_worker,
-            mem_per_worker=options.mem_per_worker,
-            accelerators=options.available_accelerators,
-        )
-        gpus = len(options.available_accelerators[:count] if options.available_accelerators else node.gpus)
-        return {"slots": count, "cores": node.cores, "memory": node.memory, "disk": float("inf"), "gpus": gpus}
+        return local_node(self.provider, self.options) if self.provider.label == "local" else None
 
     def _checked_launch_cmd(self, template: str) -> str:
         keys = {**dict.fromkeys(_TEMPLATE_KEYS), **dict.fromkeys(SETTINGS)}
@@ -403,98 +401,23 @@ class HighThroughputExecutor(BlockExecutor):
             or options.loopback_address != _LOOPBACK
             or options.interchange_port_range != _CLIENT_PORTS
         )
-        selector = options.selector
-        settings = {
-            "label": self.label,
-            "log": os.path.join(self.logdir, "interchange.log"),
-            "log_level": self._log_level,
-            "address": options.address,
-            "ports": options.ports,
-            "port_range": options.worker_port_range,
-            "client": options.loopback_address,
-            "client_port_range": options.interchange_port_range,
-            "cert_dir": cert_dir,
-            "heartbeat_period": options.heartbeat_period,
-            "heartbeat_threshold": options.heartbeat_threshold,
-            "prefetch_capacity": options.prefetch_capacity,
-            "cores_per_worker": options.cores_per_worker,
-            "mem_per_worker": options.mem_per_worker,
-            "accelerators": options.available_accelerators,
-            "manager_selector": ""
-            if type(selector) is RandomManagerSelector
-            else base64.b64encode(dumps(selector)).decode(),
-        }
         return Broker(
             launch.interchange_command(self.interchange_launch_cmd),
-            settings,
+            interchange_settings(options, self.logdir, self._log_level, cert_dir),
             own=own,
             output=Path(self.logdir) / "interchange.stderr",
             environment={**os.environ, "FLOWCORE_RUN_ID": run.run_id},
         )
 
-    def _manager_settings(self, run: RunContext, broker: Broker, cert_dir: str | None) -> dict[str, Any]:
-        options = self.options
-        values = {
-            "run_id": run.run_id,
-            "label": self.label,
-            "logdir": self.logdir,
-            "worker_logs": self.worker_logdir if options.worker_logdir_root else "",
-            "log_level": self._log_level,
-            "socket": broker.socket_path,
-            "socket_host": socket.gethostname(),
-            "socket_outlives_interchange": broker.inherited,
-            "addresses": [options.address] if options.address is not None else local_addresses(),
-            "ports": broker.ports,
-            "cert_dir": cert_dir,
-            "address_probe_timeout": options.address_probe_timeout or 30,
-            "heartbeat_period": options.heartbeat_period,
-            "heartbeat_threshold": options.heartbeat_threshold,
-            "poll_period": options.poll_period,
-            "drain_period": options.drain_period,
-            "max_workers": None if options.worker_limit == float("inf") else options.worker_limit,
-            "cores_per_worker": options.cores_per_worker,
-            "mem_per_worker": options.mem_per_worker,
-            "accelerators": options.available_accelerators,
-            "cpu_affinity": options.cpu_affinity,
-            "sys_path": [entry or os.getcwd() for entry in sys.path],
-        }
-        assert values.keys() == set(SETTINGS)
-        return values
-
     def _manager_changed(self, record: dict[str, Any]) -> None:
         """Take note of a manager that came, went or was refused; in the client's thread."""
         if record["event"] == "registered":
             self._connected_blocks.add(record["manager"]["block_id"])
-        if record["event"] == "refused" and self._client is not None and not self._client.managers:
+        if self._client is None:
+            return
+        if record["event"] == "refused" and not self._client.managers:
             self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
-        self._demand.recheck(self._never)
-
-
-SETTINGS: Final = (
-    "run_id",
-    "label",
-    "logdir",
-    "worker_logs",
-    "log_level",
-    "socket",
-    "socket_host",
-    "socket_outlives_interchange",
-    "addresses",
-    "ports",
-    "cert_dir",
-    "address_probe_timeout",
-    "heartbeat_period",
-    "heartbeat_threshold",
-    "poll_period",
-    "drain_period",
-    "max_workers",
-    "cores_per_worker",
-    "mem_per_worker",
-    "accelerators",
-    "cpu_affinity",
-    "sys_path",
-)
-"""The names in a manager's settings file; each is a key of `launch_cmd` and an option of the manager's command."""
+        self._demand.recheck(self._client, self._never)
 
 
 def _this_machine() -> Provider:

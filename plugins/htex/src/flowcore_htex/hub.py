@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -16,7 +16,20 @@ from flowcore_htex.link import Message
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.peers import Manager
-from flowcore_htex.zlink import authenticator, descriptor_of, from_frames, new_socket, readable, secure_server, to_frames
+from flowcore_htex.zlink import (
+    authenticator,
+    context,
+    descriptor_of,
+    from_frames,
+    new_socket,
+    readable,
+    secure_server,
+    to_frames,
+)
+
+
+_LINGER: Final = 200
+"""Milliseconds for what is still to be sent at the end."""
 
 
 class HubPeer:
@@ -127,7 +140,4 @@ class Hub:
     def close(self) -> None:
         """Close all sockets, after a moment for what is still to be sent."""
         self._router.disable_monitor()
-        self._monitor.close(0)
-        self._router.close(200)
-        if self._authenticator is not None:
-            self._authenticator.close()
+        context().destroy(linger=_LINGER)

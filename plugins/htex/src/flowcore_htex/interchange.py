@@ -1,4 +1,5 @@
 """The broker process: takes tasks from the user's process, gives them to managers, hands outcomes back."""
+# ruff: noqa: PTH106, PTH108, PTH120 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 
@@ -53,10 +54,9 @@ class Interchange:
         self._recovered_by = 0.0
         self._going = True
         self._dirty: set[str] = set()
-        self._check_every = min(settings["heartbeat_period"], settings["heartbeat_threshold"] / 3)
+        self._check_every: float = min(settings["heartbeat_period"], settings["heartbeat_threshold"] / 3)
         self._next_check = time.monotonic() + self._check_every
-        self._told_client = time.monotonic()
-        self._congested = False
+        self._congested = self._orphaned = False
         if self._expected:
             self._recovering = {}
 
@@ -73,6 +73,7 @@ class Interchange:
         if self._recovering is None:
             self._open()
         self._tell(wire.HELLO, {"pid": os.getpid(), "release": RELEASE})
+        self._flush_client()
         while self._going:
             if self._client.pending():
                 self._on_client(-1)
@@ -81,11 +82,11 @@ class Interchange:
             else:
                 loop.turn(max(0.0, self._deadline() - time.monotonic()))
             self._flush_client()
+            if time.monotonic() >= self._deadline():
+                self._keep_time()
             if self._pending and self._recovering is None:
                 self._pending.give_out(self._managers, self._functions)
             self._settle()
-            if time.monotonic() >= self._deadline():
-                self._keep_time()
 
     def _open(self) -> None:
         """Begin to listen: all that was outstanding is known now."""
@@ -94,7 +95,8 @@ class Interchange:
             self._recovered_by = time.monotonic() + _RECOVERY
 
     def _deadline(self) -> float:
-        return min(self._next_check, self._recovered_by or self._next_check)
+        due: float = min(self._next_check, self._recovered_by or self._next_check)
+        return due
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -112,8 +114,7 @@ class Interchange:
                 manager.acknowledge()
                 manager.peer.queue(wire.HEARTBEAT)
                 manager.peer.flush()
-        if now - self._told_client >= self._check_every / 2:
-            self._client.queue(wire.HEARTBEAT)
+        self._client.queue(wire.HEARTBEAT)
         self._flush_client()
 
     # -- the user's process
@@ -124,6 +125,7 @@ class Interchange:
                 self._from_client(*message)
         except LinkClosed:
             self._log.info("the user's process is gone")
+            self._orphaned = True
             self._going = False
 
     def _from_client(self, kind: int, head: bytes, buffers: list[Any]) -> None:
@@ -198,7 +200,6 @@ class Interchange:
         except LinkClosed:
             self._going = False
             return
-        self._told_client = time.monotonic()
         if self._congested != (client.backlog > _CONGESTED):
             self._congested = not self._congested
             self._doors.hold_back(self._congested)
@@ -235,7 +236,7 @@ class Interchange:
             peer.flush()
             self._announce("draining", manager)
         elif kind == wire.END:
-            self._lose(manager, "was told to end")
+            self._lose(manager, str(wire.unpack_json(head).get("why", "ended")))
 
     def _results(self, manager: Manager, head: bytes) -> None:
         estimates = self._pending.estimates
@@ -317,13 +318,17 @@ class Interchange:
     def _end_recovery(self) -> None:
         self._recovered_by = 0.0
         tasks, self._recovering = self._recovering, None
+        for name in self._expected:
+            self._tell(wire.MANAGERS, {"event": "lost", "manager": {"manager": name}})
+        self._expected.clear()
         self._log.info(f"recovered: {len(tasks or ())} tasks are to be given out again")
         for task in (tasks or {}).values():
             self._accept([task])
 
     def _lose(self, manager: Manager, why: str) -> None:
         """Report the tasks that a manager took with it."""
-        del self._managers[manager.name]
+        self._managers.pop(manager.name, None)
+        manager.peer.manager = None
         self._log.warning(
             f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks"
         )
@@ -350,13 +355,15 @@ class Interchange:
             manager.peer.flush()
         deadline = time.monotonic() + _FAREWELL
         self._going = True
-        while self._doors.occupied():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            self._loop.turn(left)
+        while self._managers and (left := deadline - time.monotonic()) > 0:
+            if self._doors.pending():
+                self._doors.serve_pending()
+            else:
+                self._loop.turn(left)
         self._doors.close()
         self._client.close()
+        if self._orphaned:
+            _remove_private_folder(self._settings["socket"])
         self._log.info("ended")
 
 
@@ -385,6 +392,15 @@ def mismatch(info: dict[str, Any]) -> str | None:
     return f"its registration lacks {', '.join(sorted(missing))}" if missing else None
 
 
+def _remove_private_folder(path: str) -> None:
+    """Remove the local socket and its folder, which the user's process could not."""
+    try:
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass
+
+
 def _selector(text: str) -> Any:
     return pickle.loads(base64.b64decode(text)) if text else RandomManagerSelector()
 
@@ -407,6 +423,7 @@ def main() -> NoReturn:
     journal = Log(settings["log"], settings["log_level"])
     journal.info(f"interchange of {settings['label']}, flowcore {RELEASE}, pid {os.getpid()}")
     interchange = None
+    sys.path += [entry for entry in settings["sys_path"] if entry not in sys.path]  # the selector may be the user's
     try:
         link, listeners = _connect(settings)
         interchange = Interchange(settings, link, listeners, journal)

@@ -1,5 +1,5 @@
 """A log file for processes that cannot afford the logging package: a line at a time, and never an error."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH103, PTH120 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The per-node process: takes tasks from the interchange, has its workers run them, reports what came of them."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH103, PTH118, PTH123 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from flowcore_htex.link import LinkClosed
 from flowcore_htex.log import DEBUG, Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.node import inspect_node, worker_count
-from flowcore_htex.pool import NodeBroken, WorkerPool
+from flowcore_htex.nursery import NodeBroken
+from flowcore_htex.pool import WorkerPool
 from flowcore_htex.slots import Slot
 from flowcore_htex.upstream import Unreachable, Upstream
 from flowcore_htex.version import RELEASE
@@ -57,6 +58,7 @@ class Manager:
         self._drain_at = self._started + settings["drain_period"] if settings["drain_period"] else None
         self._draining = False
         self._going = True
+        self._dismissed = False
         self._hold = settings["poll_period"] / 1000
         self._held_since: float | None = None
         _allow_descriptors(3 * self._count + 64)
@@ -95,7 +97,7 @@ class Manager:
 
     def _timeout(self) -> float:
         now = time.monotonic()
-        due = [self._upstream.sent + self._settings["heartbeat_period"]]
+        due: list[float] = [self._upstream.sent + self._settings["heartbeat_period"]]
         due.append(self._upstream.heard + self._settings["heartbeat_threshold"])
         if self._drain_at is not None:
             due.append(self._drain_at)
@@ -195,6 +197,7 @@ class Manager:
             self._draining = True
         elif kind == wire.END:
             self._log.info("told to end")
+            self._dismissed = True
             self._going = False
         elif kind == wire.REFUSED:
             raise Refused(wire.unpack_json(head).get("reason", "no reason given"))
@@ -212,12 +215,15 @@ class Manager:
     def _stop(self, *_: object) -> None:
         self._log.info("SIGTERM")
         self._going = False
+        if not self._upstream.connected:
+            raise SystemExit(0)  # out of the wait for an interchange
 
-    def close(self) -> None:
-        """Tell the interchange, end the workers."""
-        self._upstream.send(wire.STOLEN, wire.pack_ids(self._pool.unstarted()))
-        self._upstream.send(wire.END)
-        self._pool.close()
+    def close(self, why: str) -> None:
+        """End the workers; where the run goes on, report their last outcomes and give back what was not started."""
+        unstarted = self._pool.close()
+        if not self._dismissed:
+            self._upstream.send(wire.STOLEN, wire.pack_ids(unstarted))
+            self._upstream.send(wire.END, wire.pack_json({"why": why}))
         self._upstream.disconnect()
 
 
@@ -232,20 +238,24 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = 1
     manager = None
+    why = "was told to end"
     try:
         manager = Manager(settings, folder, name, journal)
         manager.heed_signals()
         manager.run()
         code = 0
     except (Unreachable, Refused, NodeBroken) as error:
+        why = f"ended: {error}"
         journal.error(str(error))
         sys.stderr.write(f"flowcore manager: {error}\n")
+    except SystemExit:
+        raise
     except BaseException as error:  # the log is where the error is looked for
         journal.error(f"{type(error).__name__}: {error}")
         raise
     finally:
         if manager is not None:
-            manager.close()
+            manager.close(why)
     journal.info("ended")
     sys.exit(code)
 

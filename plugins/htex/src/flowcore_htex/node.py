@@ -1,5 +1,5 @@
 """What a node has: cores, memory, disk and accelerators, and how many workers that makes."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH123, PTH208 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """The executor's parameters: checked where they are given, and what follows from them."""
+# ruff: noqa: RUF009 - the fields are made by a function of this module
 
 from __future__ import annotations
 
@@ -76,9 +77,7 @@ def _ports(name: str, value: Any) -> list[int]:
     try:
         first, second = value
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}={value!r}: give a pair of ports, both are listened on; for one port: worker_port="
-        ) from error
+        raise ValueError(f"{name}={value!r}: give a pair of ports to listen on; for one port: worker_port=") from error
     if first == second:
         raise ValueError(f"{name}={value!r}: the ports are the same; for one port: worker_port=")
     return [check_port(name, first), check_port(name, second)]
@@ -116,7 +115,7 @@ def _encrypted(name: str, value: Any) -> bool:
     return value is not False
 
 
-def _checked(check: Callable[[str, Any], Any]) -> Any:
+def _field(check: Callable[[str, Any], Any]) -> Any:
     """Return a field whose value goes through `check(name, value)`; what that raises names the parameter."""
 
     def convert(value: Any, _instance: Any, field: attrs.Attribute[Any]) -> Any:
@@ -133,30 +132,30 @@ def _checked(check: Callable[[str, Any], Any]) -> Any:
 class Options:
     """The parameters of `HighThroughputExecutor`, in canonical form; the executor's docstring explains them."""
 
-    label: str = _checked(_label)
-    address: str | None = _checked(_optional(_address))
-    worker_port: int | None = _checked(_optional(check_port))
-    worker_ports: list[int] = _checked(_ports)
-    worker_port_range: tuple[int, int] = _checked(check_port_range)
-    interchange_port_range: tuple[int, int] = _checked(check_port_range)
-    loopback_address: str = _checked(_address)
-    cores_per_worker: float = _checked(_positive)
-    mem_per_worker: float | None = _checked(_memory)
-    max_workers: float = _checked(_worker_limit)
-    max_workers_per_node: float = _checked(_worker_limit)
-    prefetch_capacity: int = _checked(_natural)
-    heartbeat_threshold: float = _checked(_positive)
-    heartbeat_period: float = _checked(_positive)
-    poll_period: float = _checked(_at_least_zero)
-    address_probe_timeout: float | None = _checked(_optional(_positive))
-    drain_period: float | None = _checked(_optional(_positive))
-    worker_logdir_root: str | None = _checked(_optional(_text))
-    container_image: str | None = _checked(_optional(_text))
-    cpu_affinity: str = _checked(lambda _name, value: check_affinity(value))
-    available_accelerators: list[str] = _checked(_accelerators)
-    manager_selector: ManagerSelector = _checked(_optional(_selector))
-    encrypted: bool = _checked(_encrypted)
-    cert_dir: Path | None = _checked(_optional(_path))
+    label: str = _field(_label)
+    address: str | None = _field(_optional(_address))
+    worker_port: int | None = _field(_optional(check_port))
+    worker_ports: list[int] = _field(_ports)
+    worker_port_range: tuple[int, int] = _field(check_port_range)
+    interchange_port_range: tuple[int, int] = _field(check_port_range)
+    loopback_address: str = _field(_address)
+    cores_per_worker: float = _field(_positive)
+    mem_per_worker: float | None = _field(_memory)
+    max_workers: float = _field(_worker_limit)
+    max_workers_per_node: float = _field(_worker_limit)
+    prefetch_capacity: int = _field(_natural)
+    heartbeat_threshold: float = _field(_positive)
+    heartbeat_period: float = _field(_positive)
+    poll_period: float = _field(_at_least_zero)
+    address_probe_timeout: float | None = _field(_optional(_positive))
+    drain_period: float | None = _field(_optional(_positive))
+    worker_logdir_root: str | None = _field(_optional(_text))
+    container_image: str | None = _field(_optional(_text))
+    cpu_affinity: str = _field(lambda _name, value: check_affinity(value))
+    available_accelerators: list[str] = _field(_accelerators)
+    manager_selector: ManagerSelector | None = _field(_optional(_selector))
+    encrypted: bool = _field(_encrypted)
+    cert_dir: Path | None = _field(_optional(_path))
 
     def __attrs_post_init__(self) -> None:
         for fault in self._contradictions():
@@ -172,8 +171,8 @@ class Options:
             "worker_port and worker_ports are both given: give one of them"
             if self.worker_port is not None and self.worker_ports
             else None,
-            f"heartbeat_threshold={self.heartbeat_threshold:g} is not above heartbeat_period={self.heartbeat_period:g}: "
-            "every manager would be taken for lost"
+            f"heartbeat_threshold={self.heartbeat_threshold:g} is not above heartbeat_period={self.heartbeat_period:g}:"
+            " every manager is taken for lost"
             if self.heartbeat_threshold <= self.heartbeat_period
             else None,
             "cert_dir is given, and encrypted=False: there are no keys to keep"
@@ -194,4 +193,4 @@ class Options:
     @property
     def selector(self) -> ManagerSelector:
         """Decides which manager gets tasks first."""
-        return self.manager_selector or RandomManagerSelector()
+        return RandomManagerSelector() if self.manager_selector is None else self.manager_selector

@@ -16,8 +16,11 @@ from flowcore_htex.wire import Task
 class Peer(Protocol):
     """A connection to something that is, or wants to be, a manager."""
 
-    heard: float
     manager: Manager | None
+
+    @property
+    def heard(self) -> float:
+        """When it was last heard, by `time.monotonic`."""
 
     def queue(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """Queue a message until the next `flush`."""

@@ -353,8 +353,14 @@ class WorkerPool:
             self._loop.unwatch(descriptor)
             slot.close()
 
-    def close(self) -> None:
-        """End the workers and the zygote, and wait until it has swept up."""
-        for slot in self.slots:
-            slot.close()
+    def close(self) -> list[int]:
+        """End the workers; returns the ids of tasks that were not started, once their last outcomes are reported."""
         self._nursery.close()
+        unstarted = self.unstarted()
+        for slot in self.slots:
+            if slot.link is not None:
+                self._drain(slot, slot.link)
+                slot.close()
+            started = self._cells[2 * slot.index]
+            unstarted += [tid for tid in slot.tasks if tid != started]
+        return unstarted

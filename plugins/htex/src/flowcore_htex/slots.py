@@ -1,5 +1,5 @@
 """What a manager knows of each of its workers."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH123 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 

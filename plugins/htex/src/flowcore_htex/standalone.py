@@ -1,5 +1,5 @@
 """An interchange that inherits nothing: it listens itself, and the user's process comes to it over TCP."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH108, PTH110 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 import random
 import socket
 import sys
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import zmq
 
@@ -17,7 +18,17 @@ from flowcore_htex.curve import read_keys
 from flowcore_htex.doors import Listeners
 from flowcore_htex.link import Link
 from flowcore_htex.probe import endpoint
-from flowcore_htex.zlink import ZmqLink, authenticator, new_socket, secure_server
+from flowcore_htex.zlink import (
+    Authenticator,
+    ZmqLink,
+    authenticator,
+    from_frames,
+    new_socket,
+    readable,
+    secure_server,
+)
+
+_ARRIVAL: Final = 30.0
 
 Listen = Callable[..., "list[socket.socket]"]
 
@@ -31,16 +42,32 @@ def connect_over_tcp(settings: dict[str, Any], listen: Listen) -> tuple[Link, Li
     local.listen(4096)
     tcp = listen(settings["address"], settings["ports"], tuple(settings["port_range"]))
     keys = read_keys(settings["cert_dir"]) if settings["cert_dir"] else None
-    if keys is not None:
-        authenticator(keys)
+    doorman = authenticator(keys) if keys is not None else None
     sock = new_socket(zmq.PAIR)
     secure_server(sock, keys)
     port = _bind(sock, settings["client"], tuple(settings["client_port_range"]))
-    link = ZmqLink(sock)
     said = {"client_port": port, "ports": [listener.getsockname()[1] for listener in tcp]}
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
-    return link, Listeners(local, tcp)
+    _await_client(sock, doorman)
+    return ZmqLink(sock), Listeners(local, tcp)
+
+
+def _await_client(sock: zmq.Socket[bytes], doorman: Authenticator | None) -> None:
+    """Wait for the first message of the user's process; nothing can be sent before."""
+    poller = zmq.Poller()
+    poller.register(sock, zmq.POLLIN)
+    if doorman is not None:
+        poller.register(doorman.socket, zmq.POLLIN)
+    deadline = time.monotonic() + _ARRIVAL
+    while not readable(sock):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the user's process did not come")
+        poller.poll(int(1000 * left) + 1)
+        if doorman is not None:
+            doorman.serve()
+    from_frames(sock.recv_multipart(copy=False))
 
 
 def _bind(sock: zmq.Socket[bytes], address: str, port_range: tuple[int, int]) -> int:

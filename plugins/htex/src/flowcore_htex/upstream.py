@@ -1,5 +1,5 @@
 """A manager's way to the interchange: found by probing, kept by heartbeats, mended when it breaks."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH110 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 

@@ -84,10 +84,6 @@ class Authenticator:
             self.socket.send_multipart([version, request, code, text, b"", b""])
         return refused
 
-    def close(self) -> None:
-        """Stop answering."""
-        self.socket.close(0)
-
 
 @functools.cache
 def authenticator(keys: Keys) -> Authenticator:

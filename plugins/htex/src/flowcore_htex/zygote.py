@@ -1,5 +1,5 @@
 """The process that forks workers: small, without threads, and the one that reaps and kills them."""
-# ruff: noqa: PTH - these processes have to start fast, and pathlib costs more than all they do with paths
+# ruff: noqa: PTH123, PTH208 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 

@@ -55,12 +55,14 @@ class ThreadPoolExecutor(Executor):
     storage_access: Sequence[Any] | None = None
     working_dir: str | None = None
 
-    # `_lock` guards `_started`, `_closed` and `_threads`; the sets are changed by operations that are atomic
+    # `_lock` guards `_started`, `_closed`, `_threads` and `_taken`; the sets are changed by operations that are atomic
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _started: bool = attrs.field(default=False, init=False, repr=False)
     _closed: bool = attrs.field(default=False, init=False, repr=False)
     _threads: list[threading.Thread] = attrs.field(factory=list, init=False, repr=False)
     _tasks: queue.SimpleQueue[_Task | None] = attrs.field(factory=queue.SimpleQueue, init=False, repr=False)
+    _taken: int = attrs.field(default=0, init=False, repr=False)
+    """Tasks that are queued, or that keep a thread, in their callbacks too."""
     _unfinished: set[TaskFuture[Any]] = attrs.field(factory=set, init=False, repr=False)
     _busy: set[threading.Thread] = attrs.field(factory=set, init=False, repr=False)
 
@@ -84,8 +86,9 @@ class ThreadPoolExecutor(Executor):
                 raise ShutdownError(f"executor {self.label!r} has been shut down and takes no more tasks")
             if not self._started:
                 raise ExecutorError(self, "it has not been started")
-            if len(self._unfinished) >= len(self._threads) < self.max_threads:
+            if self._taken >= len(self._threads) < self.max_threads:
                 self._start_thread()
+            self._taken += 1
             self._unfinished.add(future)
             self._tasks.put((future, func, args, kwargs))
         return future
@@ -132,6 +135,8 @@ class ThreadPoolExecutor(Executor):
             except BaseException:  # a callback's exit or interrupt must not cost the pool a thread
                 logger.exception("a callback of a task raised")
             del task  # an idle thread keeps no argument and no result alive
+            with self._lock:
+                self._taken -= 1
             self._busy.discard(thread)
 
 

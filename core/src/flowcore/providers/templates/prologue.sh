@@ -1,0 +1,6 @@
+# What every job does first. A submission that was not answered in time is taken back: the job ends here.
+flowcore_job=@{files}
+if [ -e "$flowcore_job.withdrawn" ]; then exit 0; fi
+trap 'echo "$?" > "$flowcore_job.exit"' EXIT
+export FLOWCORE_BLOCK_END=$(($(date +%s) + @{walltime_seconds}))
+@{exports}

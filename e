@@ -1,0 +1,4 @@
+--> executable follows <--
+echo x; echo x-err >&2
+--> end executable <--
+x-err

@@ -1,0 +1,165 @@
+"""Many tasks: no deep recursion, no quadratic time, no memory that a finished task keeps."""
+
+from __future__ import annotations
+
+import gc
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowcore import join_app, python_app
+from flowcore.dataflow.errors import DependencyError
+from flowcore.dataflow.kernel import DataFlowKernel
+
+pytestmark = [pytest.mark.slow, pytest.mark.performance]
+
+BYTES_PER_TASK = 2000
+
+
+@python_app
+def increment(x: int) -> int:
+    return x + 1
+
+
+@python_app
+def add(*numbers: int) -> int:
+    return sum(numbers)
+
+
+@python_app
+def fail() -> int:
+    raise ValueError("root")
+
+
+def chain(length: int, begin: Callable[[], Any]) -> Any:
+    future = begin()
+    for _ in range(length):
+        future = increment(future)
+    return future
+
+
+def fan_in(width: int) -> Any:
+    return add(*[increment(number) for number in range(width)])
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """Measure processor time: what other programs do on the machine does not count."""
+    gc.collect()
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def ratio(run: Callable[[int], Any], size: int) -> float:
+    """Tell how much longer twice the size takes, at the best of three tries."""
+    run(size // 10)
+    return min(seconds(lambda: run(2 * size)) / seconds(lambda: run(size)) for _ in range(3))
+
+
+class TestChains:
+    def test_of_a_hundred_thousand(self, kernel: DataFlowKernel) -> None:
+        assert chain(100_000, lambda: increment(0)).result() == 100_001
+
+    def test_of_a_hundred_thousand_that_begin_later(self, kernel: DataFlowKernel) -> None:
+        from concurrent.futures import Future
+
+        plain: Future[int] = Future()
+        future = chain(100_000, lambda: increment(plain))
+        plain.set_result(0)
+        assert future.result() == 100_001
+
+    def test_of_a_hundred_thousand_that_fail(self, kernel: DataFlowKernel) -> None:
+        error = chain(100_000, fail).exception()
+        assert isinstance(error, DependencyError)
+        assert isinstance(error.__cause__, ValueError)
+        assert len(str(error)) < 1000
+
+    @pytest.mark.parametrize("begin", [lambda: increment(0), fail])
+    def test_take_linear_time(self, kernel: DataFlowKernel, begin: Any) -> None:
+        def run(length: int) -> None:
+            chain(length, begin).exception()
+            kernel.wait_for_current_tasks()
+
+        assert ratio(run, 10_000) < 3
+
+
+class TestFans:
+    def test_of_ten_thousand(self, kernel: DataFlowKernel) -> None:
+        assert fan_in(10_000).result() == sum(range(10_001))
+
+    def test_out_and_in_again(self, kernel: DataFlowKernel) -> None:
+        first = increment(0)
+        assert add(*[increment(first) for _ in range(10_000)]).result() == 20_000
+
+    def test_in_a_list_inside_a_list(self, kernel: DataFlowKernel) -> None:
+        futures = [[increment(number)] for number in range(10_000)]
+        total = python_app(lambda nested: sum(map(sum, nested)))(futures)
+        assert total.result() == sum(range(10_001))
+
+    def test_take_linear_time(self, kernel: DataFlowKernel) -> None:
+        assert ratio(lambda width: fan_in(width).result(), 10_000) < 3
+
+
+class TestJoins:
+    def test_nested_five_thousand_deep(self, kernel: DataFlowKernel) -> None:
+        @join_app
+        def down(depth: int) -> Any:
+            return increment(0) if depth == 0 else down(depth - 1)
+
+        assert down(5000).result() == 1
+
+    def test_of_ten_thousand(self, kernel: DataFlowKernel) -> None:
+        @join_app
+        def fan(width: int) -> Any:
+            return [increment(number) for number in range(width)]
+
+        assert sum(fan(10_000).result()) == sum(range(10_001))
+
+
+class TestMemory:
+    COUNT = 20_000
+
+    def grown(self, kernel: DataFlowKernel, run: Callable[[], Any]) -> float:
+        """Run once for what is made once, then tell how many bytes a task has left behind."""
+        run()
+        kernel.wait_for_current_tasks()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            kept = run()
+            kernel.wait_for_current_tasks()
+            gc.collect()
+            after = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        del kept
+        return (after - before) / self.COUNT
+
+    def test_of_futures_that_are_kept(self, kernel: DataFlowKernel) -> None:
+        assert self.grown(kernel, lambda: [increment(number) for number in range(self.COUNT)]) < BYTES_PER_TASK
+
+    def test_of_futures_that_are_dropped(self, kernel: DataFlowKernel) -> None:
+        def run() -> None:
+            for number in range(self.COUNT):
+                increment(number)
+
+        assert self.grown(kernel, run) < 100
+
+    def test_of_a_chain(self, kernel: DataFlowKernel) -> None:
+        assert self.grown(kernel, lambda: chain(self.COUNT, lambda: increment(0)).result()) < 100
+
+    def test_of_a_chain_whose_futures_are_kept(self, kernel: DataFlowKernel) -> None:
+        def run() -> list[Any]:
+            futures = [increment(0)]
+            for _ in range(self.COUNT):
+                futures.append(increment(futures[-1]))
+            return futures
+
+        assert self.grown(kernel, run) < BYTES_PER_TASK
+
+    def test_of_failed_tasks(self, kernel: DataFlowKernel) -> None:
+        assert self.grown(kernel, lambda: [fail() for _ in range(self.COUNT)]) < BYTES_PER_TASK

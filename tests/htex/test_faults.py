@@ -1,0 +1,290 @@
+"""Whatever dies, every future is done with the right result or the right error, and nothing is left."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from flowcore_htex.errors import ManagerLost, WorkerLost
+
+pytestmark = pytest.mark.fault
+
+PATIENCE = 60.0
+
+
+def nap(value, seconds=0.01):
+    time.sleep(seconds)
+    return value
+
+
+def outcomes(futures):
+    """Return how often each kind of outcome came; a result has to be the place of its future."""
+    found = Counter()
+    for place, future in enumerate(futures):
+        error = future.exception(PATIENCE)
+        if error is None:
+            assert future.result() == place
+        found[type(error)] += 1
+    return found
+
+
+def at_work(rig, wait_for, count=200):
+    """Submit tasks, and return when some of them have run and many have not."""
+    futures = [rig.submit(nap, n) for n in range(count)]
+    assert wait_for(lambda: sum(future.done() for future in futures) > count // 10)
+    return futures
+
+
+def test_a_killed_worker_costs_the_task_it_ran(start, wait_for):
+    rig = start()
+    pid = rig.run(os.getpid)
+    futures = at_work(rig, wait_for)
+    os.kill(pid, signal.SIGKILL)
+    found = outcomes(futures)
+    assert found[type(None)] >= len(futures) - 1
+    assert set(found) <= {type(None), WorkerLost}
+    assert rig.run(nap, 1) == 1
+
+
+def test_a_killed_manager_costs_what_it_held_and_is_replaced(start, wait_for):
+    rig = start()
+    futures = at_work(rig, wait_for)
+    os.kill(rig.manager(), signal.SIGKILL)
+    found = outcomes(futures)
+    assert found[type(None)] >= len(futures) // 2
+    assert set(found) <= {type(None), ManagerLost}
+
+
+def test_a_killed_interchange_costs_nothing(start, wait_for):
+    rig = start()
+    futures = at_work(rig, wait_for)
+    os.kill(rig.interchange(), signal.SIGKILL)
+    assert outcomes(futures) == {type(None): len(futures)}
+    assert len(rig.executor.connected_managers()) == 1
+
+
+def test_a_killed_zygote_costs_the_running_tasks(start, wait_for):
+    rig = start()
+    futures = at_work(rig, wait_for)
+    os.kill(rig.zygote(), signal.SIGKILL)
+    found = outcomes(futures)
+    assert found[type(None)] >= len(futures) - 2
+    assert set(found) <= {type(None), WorkerLost}
+
+
+def test_interchange_and_manager_killed_at_once_leave_no_future_undone(start, wait_for):
+    rig = start()
+    futures = at_work(rig, wait_for)
+    interchange, manager = rig.interchange(), rig.manager()
+    os.kill(manager, signal.SIGKILL)
+    os.kill(interchange, signal.SIGKILL)
+    assert set(outcomes(futures)) <= {type(None), ManagerLost}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["interchange", "manager", "zygote", "worker"])
+def test_it_ends_well_20_times_out_of_20(start, wait_for, victim):
+    allowed = {"interchange": set(), "manager": {ManagerLost}, "zygote": {WorkerLost}, "worker": {WorkerLost}}[victim]
+    for _ in range(20):
+        rig = start()
+        worker = rig.run(os.getpid)
+        futures = at_work(rig, wait_for)
+        os.kill(worker if victim == "worker" else getattr(rig, victim)(), signal.SIGKILL)
+        assert set(outcomes(futures)) <= {type(None), *allowed}
+        rig.close()
+
+
+@pytest.mark.slow
+def test_an_interchange_killed_again_and_again_costs_nothing(start):
+    rig = start()
+    rig.run(nap, 0)
+    runs = Counter()
+    futures = [rig.submit(nap, n, 0.002) for n in range(5000)]
+    for future in futures:
+        future.add_done_callback(lambda future: runs.update([id(future)]))
+    undone = futures[-1]
+    while not undone.done():
+        threading.Event().wait(2)
+        os.kill(rig.interchange(), signal.SIGKILL)
+    assert outcomes(futures) == {type(None): 5000}
+    assert set(runs.values()) == {1}
+
+
+def test_exit_code_host_and_last_words_of_a_worker_are_told(start):
+    rig = start()
+
+    def die():
+        print("last words", flush=True)
+        os._exit(7)
+
+    error = rig.submit(die).exception(PATIENCE)
+    assert type(error) is WorkerLost
+    assert error.exit_code == 7
+    assert "exit code 7" in str(error)
+    assert "last words" in error.stderr
+    assert os.uname().nodename in str(error)
+
+
+def test_a_segmentation_fault_names_its_signal(start):
+    rig = start()
+    error = rig.submit(ctypes.string_at, 0).exception(PATIENCE)
+    assert type(error) is WorkerLost
+    assert error.exit_code == -signal.SIGSEGV
+    assert "SIGSEGV" in str(error)
+    assert "string_at" in error.stderr
+
+
+def test_a_task_that_exits_ends_its_worker_each_time(start):
+    rig = start()
+    for _ in range(3):
+        error = rig.submit(sys.exit, 2).exception(PATIENCE)
+        assert type(error) is WorkerLost
+        assert error.exit_code == 2
+    assert rig.run(nap, 1) == 1
+
+
+def test_a_task_that_kills_its_worker_costs_that_task_only(start):
+    rig = start()
+
+    def work(n):
+        if n % 50 == 49:
+            os._exit(1)
+        return n
+
+    for n in range(20):
+        rig.run(work, n)  # it is known for a short one now, and several are sent ahead
+    futures = [rig.submit(work, n) for n in range(200)]
+    found = outcomes(futures)
+    assert found == {type(None): 196, WorkerLost: 4}
+
+
+def test_a_stopped_manager_is_lost_by_its_silence(start, wait_for):
+    rig = start(heartbeat_period=0.2, heartbeat_threshold=1)
+    futures = at_work(rig, wait_for)
+    manager = rig.manager()
+    os.kill(manager, signal.SIGSTOP)
+    try:
+        assert wait_for(lambda: any(isinstance(f.exception(), ManagerLost) for f in futures if f.done()))
+        lost = next(f.exception() for f in futures if f.done() and f.exception() is not None)
+        assert "silent for 1 s" in str(lost)
+    finally:
+        os.kill(manager, signal.SIGCONT)
+    assert set(outcomes(futures)) <= {type(None), ManagerLost}
+
+
+def test_a_stopped_interchange_is_replaced(start, wait_for):
+    rig = start(heartbeat_period=0.2, heartbeat_threshold=1)
+    futures = at_work(rig, wait_for)
+    os.kill(rig.interchange(), signal.SIGSTOP)
+    assert outcomes(futures) == {type(None): len(futures)}
+
+
+def test_heartbeats_keep_an_idle_run_together(start):
+    rig = start(heartbeat_period=0.1, heartbeat_threshold=0.5)
+    rig.run(nap, 0)
+    before = rig.processes()
+    threading.Event().wait(1.5)
+    assert rig.run(nap, 1) == 1
+    assert rig.processes() == before
+
+
+def test_a_manager_told_to_end_gives_back_what_it_has_not_started(start, wait_for):
+    rig = start(prefetch_capacity=20)
+    running = [rig.submit(nap, n, 0.5) for n in range(2)]
+    assert wait_for(lambda: rig.held() == 2)
+    waiting = [rig.submit(nap, n) for n in range(10)]
+    assert wait_for(lambda: rig.held() == 12)
+    os.kill(rig.manager(), signal.SIGTERM)
+    assert outcomes(waiting) == {type(None): 10}
+    assert set(outcomes(running)) <= {type(None), ManagerLost}
+
+
+def test_grandchildren_die_with_their_worker(start, wait_for, tmp_path):
+    rig = start()
+
+    def spawn(path):
+        plain = subprocess.Popen(["sleep", "600"])
+        own = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        Path(path).write_text(f"{plain.pid} {own.pid}")
+        time.sleep(600)
+
+    file = tmp_path / "pids"
+    future = rig.submit(spawn, str(file))
+    assert wait_for(lambda: file.exists() and len(file.read_text().split()) == 2)
+    pids = [int(pid) for pid in file.read_text().split()]
+    assert future.cancel()
+    assert wait_for(lambda: not any(_runs(pid) for pid in pids), 5)
+
+
+def test_a_daemon_left_by_a_task_ends_with_the_run(start, wait_for):
+    rig = start()
+    pid = rig.run(lambda: subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
+    rig.close()
+    assert wait_for(lambda: not _runs(pid), 5)
+
+
+def test_an_interchange_that_cannot_live_fails_everything_at_last(start, tmp_path):
+    from flowcore.executors.errors import BadStateException, ExecutorError
+
+    command = tmp_path / "interchange"
+    command.write_text(f'#!/bin/sh\n[ -e {tmp_path}/spoiled ] && exit 3\nexec {sys.executable} -m flowcore_htex.interchange\n')
+    command.chmod(0o755)
+    rig = start(interchange_launch_cmd=[str(command)])
+    assert rig.run(nap, 1) == 1
+    (tmp_path / "spoiled").touch()
+    future = rig.submit(nap, 1, 600)
+    os.kill(rig.interchange(), signal.SIGKILL)
+    assert "interchange" in str(future.exception(PATIENCE))
+    with pytest.raises(BadStateException):
+        for _ in range(1000):
+            rig.submit(nap, 1)
+    assert isinstance(rig.executor.executor_exception, Exception)
+    assert ExecutorError
+
+
+def test_an_interchange_that_does_not_start_is_an_error_of_start(start, tmp_path):
+    from flowcore.executors.errors import ExecutorError
+
+    with pytest.raises(ExecutorError, match=r"no_such_command"):
+        start(interchange_launch_cmd=["no_such_command"])
+    with pytest.raises(ExecutorError, match=r"exit code 3"):
+        start(interchange_launch_cmd=["sh", "-c", "exit 3"])
+
+
+def test_a_manager_command_that_does_not_exist_fails_the_tasks(start):
+    from flowcore.executors.errors import BadStateException
+
+    rig = start(launch_cmd="no_such_manager --config {config}")
+    error = None
+    try:
+        error = rig.submit(nap, 1).exception(PATIENCE)
+    except BadStateException as refused:
+        error = refused
+    assert isinstance(error, BadStateException)
+    assert "no_such_manager" in str(error)
+
+
+def test_workers_that_cannot_live_fail_the_tasks(start, monkeypatch):
+    from flowcore.executors.errors import BadStateException
+
+    rig = start(cpu_affinity="list:4000")
+    try:
+        error = rig.submit(nap, 1).exception(PATIENCE)
+    except BadStateException as refused:
+        error = refused
+    assert isinstance(error, BadStateException)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,338 @@
+"""What dies, stops or goes astray while tasks run: every future is done, with the right result or the right error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import htex_tasks as tasks
+import pytest
+from flowcore_htex.errors import ManagerLost, WorkerLost
+from htex_rig import HEARTBEATS, PATIENCE, REPEATS, Family, executions, executors, outcomes, runs, stopped, until
+
+from flowcore import python_app
+from flowcore.executors.errors import BadStateException
+from flowcore.providers import LocalProvider
+
+pytestmark = pytest.mark.fault
+
+VICTIMS = {
+    "worker": (WorkerLost, 1),
+    "zygote": (WorkerLost, 2),
+    "manager": (ManagerLost, 200),
+    "interchange": ((), 0),
+}
+"""Which error the loss of a process may cost, and how many tasks at most, with two workers."""
+
+
+@pytest.fixture
+def start(tmp_path):
+    with executors(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def load(tmp_path):
+    with runs(tmp_path) as load:
+        yield load
+
+
+@pytest.fixture
+def family():
+    return Family()
+
+
+# -- processes are killed
+
+
+@pytest.mark.parametrize("attempt", range(REPEATS))
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_killed_process_costs_the_tasks_it_ran_and_no_other(start, family, tmp_path, victim, attempt):
+    executor = start()
+    trace = tmp_path / "trace"
+    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.01) for number in range(200)]
+    futures[15].result(PATIENCE)
+    family.kill(victim)
+    came = outcomes(futures)
+    allowed, cost = VICTIMS[victim]
+    lost = [outcome for number, outcome in enumerate(came) if outcome != number]
+    assert all(isinstance(error, allowed) for error in lost), lost
+    assert len(lost) <= cost
+    if victim == "zygote":
+        assert lost
+    assert max(executions(trace).values()) == 1
+    assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
+
+
+@pytest.mark.parametrize("attempt", range(REPEATS))
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_through_the_kernel_a_killed_process_costs_nothing(load, family, victim, attempt):
+    load()
+    nap = python_app(tasks.nap)
+    futures = [nap(0.01, value=number) for number in range(200)]
+    futures[15].result(PATIENCE)
+    family.kill(victim)
+    assert outcomes(futures) == list(range(200))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(REPEATS))
+def test_an_interchange_killed_every_two_seconds_loses_nothing(load, family, tmp_path, attempt):
+    load()
+    mark = python_app(tasks.mark)
+    trace = tmp_path / "trace"
+    futures = [mark(str(trace), number, 0.005) for number in range(5000)]
+    killed = []
+    over = threading.Event()
+
+    def kill():
+        due = time.monotonic() + 2
+        while not over.wait(max(0, due - time.monotonic())):
+            killed.append(family.kill("interchange"))
+            due += 2
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        came = outcomes(futures, 3 * PATIENCE)
+    finally:
+        over.set()
+        killer.join()
+    assert came == list(range(5000))
+    assert len(set(killed)) >= 5
+    counts = executions(trace)
+    assert sorted(counts) == list(range(5000))
+    assert set(counts.values()) == {1}
+
+
+def test_when_the_only_manager_is_lost_the_run_gets_another_block(load, family):
+    executor = load()
+    nap = python_app(tasks.nap)
+    nap(0).result(PATIENCE)
+    family.kill("manager")
+    assert nap(0, value=7).result(PATIENCE) == 7
+    assert [manager["block_id"] for manager in executor.connected_managers()] == ["1"]
+
+
+# -- tasks that kill their worker
+
+DEATHS = {
+    "segfault": (tasks.segfault, (), -signal.SIGSEGV, "it was ended by SIGSEGV"),
+    "os._exit": (tasks.leave, (7,), 7, "it ended with exit code 7"),
+    "os._exit(0)": (tasks.leave, (0,), 0, "it ended with exit code 0"),
+    "SIGKILL": (tasks.send_self, (signal.SIGKILL,), -signal.SIGKILL, "it was ended by SIGKILL"),
+    "SIGTERM": (tasks.send_self, (signal.SIGTERM,), -signal.SIGTERM, "it was ended by SIGTERM"),
+    "SIGABRT": (tasks.send_self, (signal.SIGABRT,), -signal.SIGABRT, "it was ended by SIGABRT"),
+    "SystemExit": (tasks.exit_with, (3,), 3, "it ended with exit code 3"),
+    "SystemExit with a text": (tasks.exit_with, ("that was it",), 1, "it ended with exit code 1"),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_task_that_kills_its_worker_costs_that_task_only(start, tmp_path, death):
+    function, arguments, code, words = DEATHS[death]
+    executor = start()
+    trace = tmp_path / "trace"
+    before = [executor.submit(tasks.mark, {}, str(trace), number, 0.005) for number in range(20)]
+    victim = executor.submit(function, {}, *arguments)
+    after = [executor.submit(tasks.mark, {}, str(trace), number, 0.005) for number in range(20, 40)]
+    error = victim.exception(PATIENCE)
+    assert isinstance(error, WorkerLost)
+    assert (error.hostname, error.exit_code) == (socket.gethostname(), code)
+    for evidence in (words, socket.gethostname(), "these are my last words"):
+        assert evidence in str(error)
+    if death == "segfault":
+        assert "Segmentation fault" in error.stderr
+    if death == "SystemExit with a text":
+        assert "that was it" in error.stderr
+    assert outcomes(before + after) == list(range(40))
+    assert executions(trace) == dict.fromkeys(range(40), 1)
+
+
+def test_a_task_that_uses_up_its_memory_costs_that_task_only(start, tmp_path):
+    executor = start()
+    trace = tmp_path / "trace"
+    victim = executor.submit(tasks.exhaust, {}, 64 << 20)
+    others = [executor.submit(tasks.mark, {}, str(trace), number, 0.005) for number in range(40)]
+    assert isinstance(victim.exception(PATIENCE), (MemoryError, WorkerLost))
+    assert outcomes(others) == list(range(40))
+    assert executions(trace) == dict.fromkeys(range(40), 1)
+
+
+def test_each_error_tells_of_its_own_worker(start):
+    executor = start()
+    errors = outcomes([executor.submit(tasks.leave, {}, code) for code in (1, 2, 3, 4)])
+    assert [error.exit_code for error in errors] == [1, 2, 3, 4]
+
+
+def test_many_losses_in_a_row_do_not_put_the_executor_out_of_order(start):
+    executor = start(max_workers=1)
+    errors = outcomes([executor.submit(tasks.leave, {}, 9) for _ in range(12)])
+    assert [type(error) for error in errors] == [WorkerLost] * 12
+    assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
+
+
+def test_a_task_that_always_kills_its_worker_fails_when_the_budget_is_used_up(load, tmp_path):
+    load(lost_retries=2)
+    trace = tmp_path / "trace"
+    others = tmp_path / "others"
+    victim = python_app(tasks.mark_and_die)(str(trace), 1)
+    mark = python_app(tasks.mark)
+    neighbours = [mark(str(others), number, 0.01) for number in range(60)]
+    assert isinstance(victim.exception(PATIENCE), WorkerLost)
+    assert executions(trace) == {1: 3}
+    assert outcomes(neighbours) == list(range(60))
+    assert executions(others) == dict.fromkeys(range(60), 1)
+
+
+def test_three_worker_losses_in_a_row_cost_nothing(load, family):
+    load(lost_retries=3)
+    nap = python_app(tasks.nap)
+    futures = [nap(0.02, value=number) for number in range(150)]
+    futures[5].result(PATIENCE)
+    killed = set()
+    for _ in range(3):
+        victim = until(lambda: [pid for pid in family.pids("worker") if pid not in killed])[-1]
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
+    assert outcomes(futures) == list(range(150))
+
+
+# -- processes that stop, and come back late
+
+
+def test_a_stopped_manager_is_given_up_and_taken_back(start, family, tmp_path):
+    executor = start(max_workers=1, provider=LocalProvider(init_blocks=2, max_blocks=2), **HEARTBEATS)
+    managers = until(lambda: len(found := executor.connected_managers()) == 2 and found)
+    interchange = family.one("interchange")
+    trace = tmp_path / "trace"
+    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.5) for number in range(2)]
+    until(lambda: trace.exists() and len(executions(trace)) == 2)
+    with stopped(managers[0]["pid"]):
+        more = [executor.submit(tasks.mark, {}, str(trace), number, 0.05) for number in range(2, 20)]
+        came = outcomes(futures + more)
+        lost = [outcome for number, outcome in enumerate(came) if outcome != number]
+        assert lost
+        assert all(isinstance(error, ManagerLost) and error.manager == managers[0]["manager"] for error in lost)
+        assert all("silent" in str(error) for error in lost)
+        assert len(lost) < 5
+        assert managers[1]["manager"] in [manager["manager"] for manager in executor.connected_managers()]
+        assert managers[0]["manager"] not in [manager["manager"] for manager in executor.connected_managers()]
+    assert until(lambda: len(executor.connected_managers()) == 2)
+    assert outcomes([executor.submit(pow, {}, number, 2) for number in range(20)]) == [n * n for n in range(20)]
+    assert family.one("interchange") == interchange
+    assert max(executions(trace).values()) == 1
+
+
+def test_through_the_kernel_results_that_come_late_do_not_count_twice(load, tmp_path):
+    executor = load(max_workers=1, provider=LocalProvider(init_blocks=2, max_blocks=2), **HEARTBEATS)
+    managers = until(lambda: len(found := executor.connected_managers()) == 2 and found)
+    trace = tmp_path / "trace"
+    mark = python_app(tasks.mark)
+    futures = [mark(str(trace), number, 0.1) for number in range(40)]
+    until(trace.exists)
+    with stopped(managers[0]["pid"]):
+        assert outcomes(futures) == list(range(40))
+    again = [mark(str(trace), number, 0.01) for number in range(40, 80)]
+    assert until(lambda: len(executor.connected_managers()) == 2)
+    assert outcomes(again) == list(range(40, 80))
+    counts = executions(trace)
+    assert all(counts[number] == 1 for number in range(40, 80))
+    assert sum(counts[number] - 1 for number in range(40)) <= 4  # what the stopped one held was run by the other too
+
+
+def test_a_manager_that_stays_stopped_is_replaced(load):
+    executor = load(**HEARTBEATS)
+    nap = python_app(tasks.nap)
+    nap(0).result(PATIENCE)
+    (manager,) = executor.connected_managers()
+    futures = [nap(0.05, value=number) for number in range(20)]
+    futures[2].result(PATIENCE)
+    with stopped(manager["pid"]):
+        assert outcomes(futures) == list(range(20))
+        assert nap(0, value=3).result(PATIENCE) == 3
+
+
+def test_a_stopped_worker_loses_nothing(start, family, tmp_path):
+    executor = start(**HEARTBEATS)
+    trace = tmp_path / "trace"
+    executor.submit(pow, {}, 1, 1).result(PATIENCE)
+    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.05) for number in range(40)]
+    futures[3].result(PATIENCE)
+    over = time.monotonic() + HEARTBEATS["heartbeat_threshold"] + 0.5
+    with stopped(family.one("worker")):
+        until(lambda: time.monotonic() > over)
+        assert any(not future.done() for future in futures)
+    assert outcomes(futures) == list(range(40))
+    assert executions(trace) == dict.fromkeys(range(40), 1)
+
+
+def test_a_stopped_interchange_is_replaced_and_nothing_runs_twice(start, family, tmp_path):
+    executor = start(**HEARTBEATS)
+    trace = tmp_path / "trace"
+    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.05) for number in range(120)]
+    futures[3].result(PATIENCE)
+    first = family.one("interchange")
+    with stopped(first):
+        assert outcomes(futures) == list(range(120))
+    assert family.one("interchange") != first
+    assert executions(trace) == dict.fromkeys(range(120), 1)
+
+
+def test_an_idle_run_keeps_its_interchange_and_its_manager(start, family):
+    executor = start(max_workers=1, heartbeat_period=0.3, heartbeat_threshold=1.5)
+    executor.submit(pow, {}, 1, 1).result(PATIENCE)
+    before = [family.one(role) for role in ("interchange", "manager", "worker")]
+    assert executor.submit(tasks.nap, {}, 4, "rested").result(PATIENCE) == "rested"
+    assert [family.one(role) for role in ("interchange", "manager", "worker")] == before
+
+
+# -- managers come and go
+
+
+def test_a_block_that_is_given_back_harms_nobody(start, family):
+    executor = start(max_workers=1)
+    executor.submit(pow, {}, 1, 1).result(PATIENCE)
+    interchange = family.one("interchange")
+    assert executor.scale_in(1) == ["0"]
+    assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
+    assert family.one("interchange") == interchange
+
+
+def test_a_manager_told_to_terminate_loses_only_what_runs(start, family, tmp_path):
+    executor = start()
+    trace = tmp_path / "trace"
+    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.05) for number in range(60)]
+    futures[4].result(PATIENCE)
+    interchange = family.one("interchange")
+    family.kill("manager", signal.SIGTERM)
+    came = outcomes(futures)
+    lost = [outcome for number, outcome in enumerate(came) if outcome != number]
+    assert all(isinstance(error, ManagerLost) for error in lost)
+    assert len(lost) <= 2
+    assert max(executions(trace).values()) == 1
+    assert family.one("interchange") == interchange
+
+
+def test_a_block_that_dies_at_once_is_a_clear_error(start):
+    began = time.monotonic()
+    executor = start(launch_cmd="echo there is no such luck >&2; false")
+    try:
+        error = executor.submit(pow, {}, 2, 5).exception(PATIENCE)
+    except BadStateException as raised:
+        error = raised
+    assert isinstance(error, BadStateException)
+    assert "there is no such luck" in str(error)
+    assert time.monotonic() - began < 20
+
+
+def test_through_the_kernel_a_block_that_dies_at_once_is_a_clear_error(load):
+    began = time.monotonic()
+    load(launch_cmd="echo there is no such luck >&2; false")
+    error = python_app(tasks.nap)(0).exception(PATIENCE)
+    assert isinstance(error, BadStateException)
+    assert "there is no such luck" in str(error)
+    assert time.monotonic() - began < 20

@@ -1,0 +1,241 @@
+"""What the tests that maltreat htex share: its processes by role, scripts in processes of their own, bounded waits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import wait
+from pathlib import Path
+
+from flowcore_htex.executor import HighThroughputExecutor
+from marked import Marked
+
+import flowcore
+from flowcore import Config
+from flowcore.executors.base import RunContext
+from flowcore.testing.leftovers import Leftovers
+
+PATIENCE = 60
+"""Seconds that anything may take before a test fails; more than a busy machine needs."""
+
+GONE_WITHIN = 5.0
+REPEATS = int(os.environ.get("FLOWCORE_FAULT_REPEATS", "1"))
+HEARTBEATS = {"heartbeat_period": 0.5, "heartbeat_threshold": 3}
+
+
+def until(true, within=PATIENCE):
+    """Wait until `true()` holds, and return what it gave last; for what no event tells of."""
+    deadline = time.monotonic() + within
+    pause = 0.005
+    while not (answer := true()) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return answer
+
+
+@contextlib.contextmanager
+def executors(folder):
+    """Provide a function that starts executors; they are shut down in the end, and nothing of them must be left."""
+    leftovers = Leftovers()
+    started = []
+
+    def start(**options):
+        executor = HighThroughputExecutor(**{"max_workers": 2, "cores_per_worker": 0.1, **options})
+        run_dir = folder / f"run-{len(started)}"
+        run_dir.mkdir()
+        started.append(executor)
+        executor.start(RunContext(run_id=f"{os.getpid()}-{len(started)}", run_dir=run_dir))
+        return executor
+
+    try:
+        yield start
+        leftovers.watch()
+    finally:
+        for executor in started:
+            executor.shutdown()
+    assert leftovers.after(GONE_WITHIN) == []
+
+
+@contextlib.contextmanager
+def runs(folder):
+    """Provide a function that loads a run with one executor; no retry of the user's must have been spent in the end."""
+    retried = []
+
+    def count(error, _record):
+        retried.append(error)
+        return 1
+
+    def load(lost_retries=2, **options):
+        executor = HighThroughputExecutor(**{"max_workers": 2, "cores_per_worker": 0.1, **options})
+        config = Config(
+            executors=[executor],
+            run_dir=str(folder / "runs"),
+            retries=3,
+            retry_handler=count,
+            lost_retries=lost_retries,
+            strategy_period=0.5,
+        )
+        flowcore.load(config)
+        return executor
+
+    leftovers = Leftovers()
+    try:
+        yield load
+        leftovers.watch()
+    finally:
+        flowcore.clear(wait=False)
+    assert leftovers.after(GONE_WITHIN) == []
+    assert retried == []
+
+
+class Family:
+    """The processes of the executors that a process has started, by role.
+
+    Args:
+        root: the process; this one if None.
+    """
+
+    def __init__(self, root=None):
+        self.root = os.getpid() if root is None else root
+
+    def pids(self, role):
+        """Return the pids of 'interchange', 'manager', 'zygote' or 'worker', oldest first."""
+        found = {}
+        todo = [self.root]
+        children = {}
+        for pid, parent, line in _processes():
+            children.setdefault(parent, []).append((pid, line))
+        while todo:
+            for pid, line in children.get(todo.pop(), []):
+                found[pid] = line
+                todo.append(pid)
+        zygotes = {
+            pid
+            for pid, line in found.items()
+            if "flowcore_htex.zygote" in line and "flowcore_htex.zygote" not in found.get(_parent(pid), "")
+        }
+        if role == "zygote":
+            return sorted(zygotes)
+        if role == "worker":
+            return sorted(pid for zygote in zygotes for pid, line in children.get(zygote, []) if "zygote" in line)
+        return sorted(pid for pid, line in found.items() if f"-m flowcore_htex.{role}" in line and "/bash" not in line)
+
+    def one(self, role):
+        """Return the pid of the one process with the role, the youngest of several; waits for it."""
+        return until(lambda: self.pids(role))[-1]
+
+    def kill(self, role, number=signal.SIGKILL):
+        """Send a signal to the one process with the role, and return its pid."""
+        pid = self.one(role)
+        os.kill(pid, number)
+        return pid
+
+
+def _processes():
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if state != "Z":
+                yield int(process.name), int(parent), line
+
+
+def _parent(pid):
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def memory(pid):
+    """Return the resident memory of a process in MB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """Stop a process for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def outcomes(futures, within=PATIENCE):
+    """Wait until all futures are done; return their errors, or their results."""
+    _, hanging = wait(futures, within)
+    assert not hanging, f"{len(hanging)} of {len(futures)} futures are not done after {within} s"
+    return [future.exception() or future.result() for future in futures]
+
+
+def executions(path):
+    """Return how often each number was marked."""
+    return Counter(int(line) for line in Path(path).read_text().split())
+
+
+SCRIPT_HEAD = """
+import os, sys, time
+import flowcore
+from flowcore import Config, python_app
+from flowcore.executors import HighThroughputExecutor
+import htex_tasks
+
+def executor(**options):
+    return HighThroughputExecutor(**{"max_workers": 2, "heartbeat_period": 1, "heartbeat_threshold": 5, **options})
+
+def say(word):
+    print(word, flush=True)
+
+nap = python_app(htex_tasks.nap)
+"""
+
+
+class Script:
+    """A script in a process of its own, whose processes can be told from all others.
+
+    Args:
+        folder: its working directory.
+        body: what follows `SCRIPT_HEAD`.
+        before: words that go before the command of the script.
+    """
+
+    def __init__(self, folder, body, before=()):
+        self.marked = Marked()
+        self.path = folder / "script.py"
+        self.path.write_text(SCRIPT_HEAD + body)
+        environment = {**self.marked.environment, "PYTHONPATH": str(Path(__file__).parent)}
+        self.process = subprocess.Popen(
+            [*before, sys.executable, str(self.path)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.family = Family(self.process.pid)
+
+    def line(self):
+        """Return the next line that it says."""
+        return self.process.stdout.readline().strip()
+
+    def end(self, within=PATIENCE):
+        """Wait for its end; return exit code, output and errors."""
+        out, err = self.process.communicate(timeout=within)
+        return self.process.returncode, out, err
+
+    def close(self):
+        """Kill it if it still runs, and return what it leaves."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        left = self.marked.gone(GONE_WITHIN)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        return left
