@@ -48,6 +48,15 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(int(text.split()[0]) for text in _of_threads(pids, "schedstat")) / 1e9
 
 
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Return the processor time of each thread of a process by the thread's name; that of its first is 'main'."""
+    found: dict[str, float] = {}
+    for path in (_PROC / str(pid) / "task").iterdir():
+        name = "main" if path.name == str(pid) else (path / "comm").read_text().strip()
+        found[name] = found.get(name, 0.0) + int((path / "schedstat").read_text().split()[0]) / 1e9
+    return found
+
+
 def wake_ups(pids: Iterable[int]) -> int:
     """Sum how often the living threads of the processes went to sleep of their own accord, and so were woken."""
     return sum(int(_field(text, "voluntary_ctxt_switches:")) for text in _of_threads(pids, "status"))

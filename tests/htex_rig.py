@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,13 +13,12 @@ from collections import Counter
 from concurrent.futures import wait
 from pathlib import Path
 
-from flowcore_htex.executor import HighThroughputExecutor
-from marked import Marked
-
 import flowcore
 from flowcore import Config
 from flowcore.executors.base import RunContext
 from flowcore.testing.leftovers import Leftovers
+from flowcore_htex.executor import HighThroughputExecutor
+from marked import Marked
 
 PATIENCE = 60
 """Seconds that anything may take before a test fails; more than a busy machine needs."""
@@ -117,13 +117,13 @@ class Family:
         zygotes = {
             pid
             for pid, line in found.items()
-            if "flowcore_htex.zygote" in line and "flowcore_htex.zygote" not in found.get(_parent(pid), "")
+            if _runs(line, "zygote") and not _runs(found.get(_parent(pid), ""), "zygote")
         }
         if role == "zygote":
             return sorted(zygotes)
         if role == "worker":
-            return sorted(pid for zygote in zygotes for pid, line in children.get(zygote, []) if "zygote" in line)
-        return sorted(pid for pid, line in found.items() if f"-m flowcore_htex.{role}" in line and "/bash" not in line)
+            return sorted(pid for zygote in zygotes for pid, line in children.get(zygote, []) if _runs(line, "zygote"))
+        return sorted(pid for pid, line in found.items() if _runs(line, role))
 
     def one(self, role):
         """Return the pid of the one process with the role, the youngest of several; waits for it."""
@@ -134,6 +134,11 @@ class Family:
         pid = self.one(role)
         os.kill(pid, number)
         return pid
+
+
+def _runs(line, role):
+    """Whether a command line is that of a Python process with the role."""
+    return "python" in line.partition(" ")[0] and f"flowcore_htex.{role}" in line
 
 
 def _processes():
@@ -209,7 +214,8 @@ class Script:
         self.marked = Marked()
         self.path = folder / "script.py"
         self.path.write_text(SCRIPT_HEAD + body)
-        environment = {**self.marked.environment, "PYTHONPATH": str(Path(__file__).parent)}
+        environment = self.marked.environment
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [*before, sys.executable, str(self.path)],
             cwd=folder,
@@ -220,15 +226,24 @@ class Script:
             text=True,
         )
         self.family = Family(self.process.pid)
+        self._said = b""
 
-    def line(self):
-        """Return the next line that it says."""
-        return self.process.stdout.readline().strip()
+    def line(self, within=PATIENCE):
+        """Return the next line that it says, what there is of it if it ends before or says nothing for too long."""
+        deadline = time.monotonic() + within
+        output = self.process.stdout.fileno()
+        while b"\n" not in self._said and select.select([output], [], [], max(0, deadline - time.monotonic()))[0]:
+            data = os.read(output, 65536)
+            if not data:
+                break
+            self._said += data
+        line, _, self._said = self._said.partition(b"\n")
+        return line.decode().strip()
 
     def end(self, within=PATIENCE):
-        """Wait for its end; return exit code, output and errors."""
+        """Wait for its end; return exit code, what it has said since the last `line`, and errors."""
         out, err = self.process.communicate(timeout=within)
-        return self.process.returncode, out, err
+        return self.process.returncode, self._said.decode() + out, err
 
     def close(self):
         """Kill it if it still runs, and return what it leaves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -90,7 +91,7 @@ def process_with(word: str) -> int:
 
 def listening(pid: int) -> set[tuple[str, int]]:
     """Return the addresses and TCP ports at which a process listens."""
-    sockets = {os.readlink(one) for one in _entries(f"/proc/{pid}/fd")}
+    sockets = set(_targets(f"/proc/{pid}/fd"))
     found = set()
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in _read(f"/proc/{pid}/net/{table}").splitlines()[1:]:
@@ -125,10 +126,10 @@ def has_ipv6() -> bool:
     return True
 
 
-def _entries(folder: str) -> Iterator[str]:
-    for one in Path(folder).iterdir():
-        if one.is_symlink():
-            yield str(one)
+def _targets(folder: str) -> Iterator[str]:
+    for link in Path(folder).iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield str(link.readlink())
 
 
 def _read(path: str) -> str:

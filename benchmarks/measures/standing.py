@@ -34,11 +34,11 @@ def idle(bench: Bench) -> Figures:
     bench.system.results([bench.noop() for _ in range(100)])
     time.sleep(_SETTLE)
     pids = own_run()
-    cpu, wakes, started = cpu_seconds(pids), wake_ups(pids), time.perf_counter()
+    wakes, cpu, started = wake_ups(pids), cpu_seconds(pids), time.perf_counter()
     time.sleep(bench.size)
-    wakes = wake_ups(pids) - wakes
-    cpu = cpu_seconds(pids) - cpu
     elapsed = time.perf_counter() - started
+    cpu = cpu_seconds(reversed(pids)) - cpu  # this process first: reading is work, too
+    wakes = wake_ups(pids) - wakes
     return {"cpu_ms_per_s": cpu * 1e3 / elapsed, "wakes_per_s": wakes / elapsed, "mb": megabytes(pids)}
 
 

@@ -134,7 +134,13 @@ class GridEngineCell:
     def call(self, *words: str, check: bool = True) -> str:
         """Run one of Grid Engine's commands, and return what it prints."""
         done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
+            words,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -173,7 +179,9 @@ class GridEngineCell:
 
     def start_master(self) -> None:
         """Start the master; it knows what it knew."""
-        self.master = Daemon(self._at_head(str(BINARIES / "sge_qmaster")), self.folder / "qmaster.out", self.environment)
+        self.master = Daemon(
+            self._at_head(str(BINARIES / "sge_qmaster")), self.folder / "qmaster.out", self.environment
+        )
         self._await(lambda: self._qconf("-sconf", "global"), "the master")
 
     def close(self) -> None:
@@ -247,7 +255,9 @@ class GridEngineCell:
         self._add(option, _changed(self._qconf(show), changes))
 
     def _ready(self) -> bool:
-        lines = [line.split() for line in self.call("qstat", "-f", "-q", "all.q").splitlines() if line.startswith("all.q@")]
+        lines = [
+            line.split() for line in self.call("qstat", "-f", "-q", "all.q").splitlines() if line.startswith("all.q@")
+        ]
         return sum(len(line) == 5 and line[4].startswith("lx-") for line in lines) == len(self.nodes)
 
     def _await(self, true: Callable[[], object], what: str) -> None:
@@ -261,7 +271,9 @@ class GridEngineCell:
             eventually(tried, BOOT, what)
         except TimeoutError as error:
             logs = [*self.folder.glob("*.out"), *self.spool.glob("**/messages")]
-            raise RuntimeError("\n".join([str(error), *(path.read_text(errors="replace")[-1000:] for path in logs)])) from error
+            raise RuntimeError(
+                "\n".join([str(error), *(path.read_text(errors="replace")[-1000:] for path in logs)])
+            ) from error
 
 
 def boot(nodes: int) -> GridEngineCell:

@@ -82,7 +82,7 @@ class Hosts:
             return {}
         with contextlib.suppress(OSError, IndexError):
             first = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()[0]
-            space = os.readlink(f"/proc/{first}/ns/pid")
+            space = _space(int(first))
             return {pid: line for pid, line in _all_processes() if _space(pid) == space}
         return {}
 
@@ -147,6 +147,6 @@ def _alive(pid: int) -> bool:
 
 def _space(pid: int) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     except OSError:
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REQUIRED = "FLOWCORE_REQUIRE_ENGINES"
-"""Where this variable is set, what cannot be had is a failure; otherwise its tests are skipped."""
+"""Where this variable is set, what is missing is installed, and what cannot be had is a failure; else tests skip."""
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _WAIT = 600
@@ -24,10 +24,7 @@ class Unavailable(Exception):
 
 
 def require(commands: Sequence[str], packages: Sequence[str]) -> None:
-    """See to it that the commands are there, by installing Debian packages if need be.
-
-    It ends in a skip, or in a failure where the engines are required.
-    """
+    """See to it that the commands are there; where the engines are required, by installing Debian packages."""
     try:
         _install(commands, packages)
     except Unavailable as error:
@@ -66,6 +63,8 @@ def _missing(commands: Sequence[str]) -> list[str]:
 def _install(commands: Sequence[str], packages: Sequence[str]) -> None:
     if not _missing(commands):
         return
+    if not os.environ.get(REQUIRED):
+        raise Unavailable(f"there is no {', '.join(_missing(commands))} here; {REQUIRED}=1 lets the tests install it")
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Unavailable(f"there is no {', '.join(_missing(commands))} here, and no root with apt-get to install it")
     with locked("apt"):

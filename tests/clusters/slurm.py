@@ -23,6 +23,7 @@ COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter
 CPUS = 4
 NODE_PORT = 16818
 BOOT = 60.0
+NODE = f"CPUs={CPUS} Boards=1 SocketsPerBoard=1 CoresPerSocket={CPUS} ThreadsPerCore=1 RealMemory=8192 Gres=gpu:2"
 
 CONFIGURATION = """\
 ClusterName=flowcore
@@ -90,7 +91,13 @@ class SlurmCluster:
     def call(self, *words: str, check: bool = True) -> str:
         """Run one of Slurm's commands, and return what it prints."""
         done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
+            words,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -110,7 +117,12 @@ class SlurmCluster:
             if not line.startswith(("bash -c hostname", "slurmd -D"))
         ]
 
-    def await_rest(self, seconds: float = 30) -> list[str]:
+    def pids(self, command: str) -> list[int]:
+        """Return the processes on the nodes with this very command line."""
+        assert self.hosts is not None
+        return [pid for node in self.nodes for pid, line in self.hosts.processes(node).items() if line == command]
+
+    def await_rest(self, seconds: float = 20) -> list[str]:
         """Wait until no job and no process is left; return what is left when the time is up."""
         try:
             eventually(lambda: not self.queue() and not self.processes(), seconds, "rest")
@@ -122,6 +134,14 @@ class SlurmCluster:
         """End every job."""
         if jobs := self.queue():
             self.call("scancel", *jobs)
+
+    def purge(self) -> None:
+        """End every job, and what jobs have left behind, for the sake of the next test."""
+        self.clear()
+        for node in self.nodes:
+            self.kill_node(node)
+            self.start_node(node)
+        self.await_nodes()
 
     def kill_node(self, name: str) -> None:
         assert self.hosts is not None
@@ -136,18 +156,25 @@ class SlurmCluster:
     def stop_controller(self) -> None:
         self.controller.stop()
 
-    def start_controller(self, *, forget: bool = False) -> None:
-        """Start slurmctld; with `forget` it has never heard of any job."""
-        words = ["slurmctld", "-D", "-f", str(self.conf), *(["-c"] if forget else [])]
+    def forget_jobs(self) -> None:
+        """Wait for all jobs to end, and start slurmctld anew, without any memory."""
+        eventually(lambda: not self.queue(), 30, "an empty queue")
+        self.controller.stop(signal.SIGKILL)
+        self.start_controller("-c")
+        self.await_nodes()
+
+    def start_controller(self, *options: str) -> None:
+        words = ["slurmctld", "-D", "-f", str(self.conf), *options]
         self.controller = Daemon(words, self.folder / "slurmctld.out", self.environment)
 
     def await_controller(self) -> None:
         """Wait until slurmctld answers."""
         self._await(lambda: self.call("squeue"), "slurmctld")
 
-    def await_nodes(self) -> None:
-        """Wait until every node is idle."""
-        self._await(self._idle, "nodes")
+    def await_nodes(self, *, beside_jobs: bool = False) -> None:
+        """Wait until every node is idle, or at work where jobs are allowed."""
+        states = "idle,alloc,mix" if beside_jobs else "idle"
+        self._await(lambda: self._up(states), "nodes")
 
     def close(self) -> None:
         """End all of it."""
@@ -182,8 +209,7 @@ class SlurmCluster:
         host = socket.gethostname().partition(".")[0]
         head = {"host": host, "head": self.hosts.head, "port": port, "node_port": NODE_PORT, "nodes": nodes}
         lines = [
-            f"NodeName={name} NodeHostName={name} NodeAddr={self.hosts.address(name)} CPUs={CPUS} Boards=1 SocketsPerBoard=1"
-            f" CoresPerSocket={CPUS} ThreadsPerCore=1 RealMemory=8192 Gres=gpu:2 Features=rack{name[1:]} State=UNKNOWN\n"
+            f"NodeName={name} NodeHostName={name} NodeAddr={self.hosts.address(name)} Features=rack{name[1:]} {NODE}\n"
             for name in self.nodes
         ]
         nodes_first, partition = CONFIGURATION.format(folder=self.folder, **head).split("PartitionName")
@@ -215,8 +241,9 @@ class SlurmCluster:
             logs = [path.read_text(errors="replace")[-1000:] for path in sorted(self.folder.glob("*.[lo][ou][gt]"))]
             raise RuntimeError("\n".join([str(error), *logs])) from error
 
-    def _idle(self) -> bool:
-        return len(self.call("sinfo", "--noheader", "-N", "--states=idle", "--format=%N").split()) == len(self.nodes)
+    def _up(self, states: str) -> bool:
+        lines = self.call("sinfo", "--noheader", "-N", f"--states={states}", "--responding", "--format=%N").split()
+        return len(lines) == len(self.nodes)
 
 
 _MUNGE_FILES = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed", "log-file": "munged.log"}

@@ -265,7 +265,7 @@ def test_a_cancellation_that_fails_is_tried_again(start) -> None:
     executor.connected.add("0")
     faults(executor).cancel_error = OSError("scheduler is down")
     assert executor.scale_in(1) == []
-    assert states(executor) == {"0": "PENDING"}
+    assert states(executor) == {"0": "RUNNING"}
     faults(executor).cancel_error = None
     executor.poll()
     assert states(executor) == {"0": "SCALED_IN"}

@@ -27,6 +27,8 @@ import flowcore
 from flowcore import Config, bash_app, join_app, python_app
 from flowcore.executors import ThreadPoolExecutor
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore these
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 held = threading.Event()
 
 @python_app

@@ -1,4 +1,4 @@
-"""How a script ends while its tasks do odd things, and what a starved machine does to it: clear errors, nothing left."""
+"""How scripts end while their tasks do odd things, and on a starved machine: clear errors, nothing left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import signal
 import subprocess
 import time
 
-import htex_tasks as tasks
 import pytest
+
+import htex_tasks as tasks
 from htex_rig import GONE_WITHIN, PATIENCE, Script, executors, outcomes, until
 
 pytestmark = pytest.mark.fault
@@ -224,7 +225,8 @@ def test_a_disk_that_fills_up_during_the_run_costs_no_result(script, tmp_path):
         FULL_DISK
         + """
 leave = python_app(os._exit)
-with flowcore.load(Config(executors=[executor(worker_debug=True)], run_dir="disk/runs", exit_mode="wait", lost_retries=0)):
+config = Config(executors=[executor(worker_debug=True)], run_dir="disk/runs", exit_mode="wait", lost_retries=0)
+with flowcore.load(config):
     nap(0).result()
     fill()
     say([future.result() for future in [nap(0.01, value=n) for n in range(100)]] == list(range(100)))
@@ -250,7 +252,7 @@ say(nap(0, value="fine").result())
 """,
         before=small_disk(tmp_path),
     )
-    code, out, err = run.end()
+    code, _, err = run.end()
     assert code == 1
     assert "No space left on device" in err
 

@@ -235,7 +235,9 @@ def test_an_interchange_that_cannot_live_fails_everything_at_last(start, tmp_pat
     from flowcore.executors.errors import BadStateException, ExecutorError
 
     command = tmp_path / "interchange"
-    command.write_text(f'#!/bin/sh\n[ -e {tmp_path}/spoiled ] && exit 3\nexec {sys.executable} -m flowcore_htex.interchange\n')
+    command.write_text(
+        f"#!/bin/sh\n[ -e {tmp_path}/spoiled ] && exit 3\nexec {sys.executable} -m flowcore_htex.interchange\n"
+    )
     command.chmod(0o755)
     rig = start(interchange_launch_cmd=[str(command)])
     assert rig.run(nap, 1) == 1

@@ -8,14 +8,14 @@ import socket
 import threading
 import time
 
-import htex_tasks as tasks
 import pytest
-from flowcore_htex.errors import ManagerLost, WorkerLost
-from htex_rig import HEARTBEATS, PATIENCE, REPEATS, Family, executions, executors, outcomes, runs, stopped, until
 
+import htex_tasks as tasks
 from flowcore import python_app
 from flowcore.executors.errors import BadStateException
 from flowcore.providers import LocalProvider
+from flowcore_htex.errors import ManagerLost, WorkerLost
+from htex_rig import HEARTBEATS, PATIENCE, REPEATS, Family, executions, executors, outcomes, runs, stopped, until
 
 pytestmark = pytest.mark.fault
 

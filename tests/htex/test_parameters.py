@@ -31,7 +31,10 @@ def settings(rig):
 
 def over_tcp(**options):
     """Make managers come over TCP: the name of this host, as the manager knows it, is another."""
-    return {"launch_cmd": "{python} -m flowcore_htex.manager --config {config} --block-id {block_id} --socket_host no", **options}
+    return {
+        "launch_cmd": "{python} -m flowcore_htex.manager --config {config} --block-id {block_id} --socket_host no",
+        **options,
+    }
 
 
 def listening_ports(pid):
@@ -101,7 +104,9 @@ def test_provider_is_this_machine_by_default_and_can_be_given(start):
 
 
 def test_launch_cmd_is_a_template_and_settings_can_be_overridden(start):
-    rig = start(launch_cmd="env SEEN={label} {python} -m flowcore_htex.manager --config {config} --block-id {block_id} --max-workers 1")
+    rig = start(
+        launch_cmd="env SEEN={label} {python} -m flowcore_htex.manager --config {config} --block-id {block_id} --max-workers 1"
+    )
     assert rig.run(environment, "SEEN", "FLOWCORE_WORKER_COUNT") == ["HighThroughputExecutor", "1"]
 
 
@@ -253,7 +258,11 @@ def test_poll_period_bounds_how_long_outcomes_wait_for_each_other(start):
 
 
 def test_address_probe_timeout_ends_a_manager_that_reaches_nobody(start, wait_for):
-    rig = start(**over_tcp(address="127.0.0.1", worker_port_range=(54000, 54500), address_probe_timeout=0.5, block_error_handler=False))
+    rig = start(
+        **over_tcp(
+            address="127.0.0.1", worker_port_range=(54000, 54500), address_probe_timeout=0.5, block_error_handler=False
+        )
+    )
     assert rig.run(pow, 2, 2) == 4
     lost = start(
         address_probe_timeout=0.5,
@@ -339,7 +348,12 @@ def test_cpu_affinity_keeps_workers_to_their_cores(start, strategy):
         time.sleep(seconds)
         return environment_of(), sorted(os.sched_getaffinity(0))
 
-    environment_of = lambda: (int(os.environ["FLOWCORE_WORKER_RANK"]), os.environ["OMP_NUM_THREADS"], os.environ["GOMP_CPU_AFFINITY"], os.environ["KMP_AFFINITY"])  # noqa: E731, E501
+    environment_of = lambda: (
+        int(os.environ["FLOWCORE_WORKER_RANK"]),
+        os.environ["OMP_NUM_THREADS"],
+        os.environ["GOMP_CPU_AFFINITY"],
+        os.environ["KMP_AFFINITY"],
+    )  # noqa: E731, E501
     for (rank, threads, gomp, kmp), kept in [f.result(PATIENCE) for f in [rig.submit(where, 0.2) for _ in range(2)]]:
         expected = worker_cores(strategy, rank, 2, cores)
         assert kept == expected
@@ -349,7 +363,13 @@ def test_cpu_affinity_keeps_workers_to_their_cores(start, strategy):
 
 
 def test_available_accelerators_are_one_for_each_worker(start):
-    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "ZE_ENABLE_PCI_ID_DEVICE_ORDER", "FLOWCORE_WORKER_COUNT")
+    names = (
+        "CUDA_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "ZE_AFFINITY_MASK",
+        "ZE_ENABLE_PCI_ID_DEVICE_ORDER",
+        "FLOWCORE_WORKER_COUNT",
+    )
 
     def seen(seconds):
         time.sleep(seconds)

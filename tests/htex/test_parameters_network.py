@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from nodes import OVER_TCP, PATIENCE, Executors, free_ports, has_ipv6, listening, ports, process_with
 
 from flowcore.errors import ConfigurationError
 from flowcore.executors.errors import BadStateException, ExecutorError
@@ -26,6 +25,7 @@ from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
 from flowcore_htex.version import RELEASE
+from nodes import OVER_TCP, PATIENCE, Executors, free_ports, has_ipv6, listening, ports, process_with
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
@@ -72,7 +72,7 @@ def occupied():
 
 
 def test_address_that_is_no_address_and_names_no_host_is_refused():
-    with pytest.raises(ConfigurationError, match="no-such-host.invalid.*no host of that name"):
+    with pytest.raises(ConfigurationError, match=r"no-such-host\.invalid.*no host of that name"):
         HighThroughputExecutor(address="no-such-host.invalid")
 
 

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from nodes import OVER_TCP, PATIENCE, Executors, below, eventually
 
 import flowcore
 from flowcore import Config, python_app
@@ -20,6 +19,7 @@ from flowcore.executors.errors import BadStateException, ExecutorError
 from flowcore.providers import LocalProvider
 from flowcore_htex.executor import SETTINGS, HighThroughputExecutor
 from flowcore_htex.launch import MANAGER
+from nodes import PATIENCE, Executors, below, eventually
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_label_is_how_a_task_is_sent_to_the_executor(cleared):
 
     @python_app(executors=["other's"])
     def log():
-        return os.readlink("/proc/self/fd/1")
+        return str(Path("/proc/self/fd/1").readlink())
 
     assert Path(log().result(PATIENCE)).is_relative_to(other.logdir)
 
@@ -86,7 +86,7 @@ def test_launch_cmd_may_use_every_key(start, tmp_path):
     keys = ["python", "config", "block_id", "label", "logdir", "nodes_per_block", *SETTINGS]
     seen = tmp_path / "seen"
     lines = "\n".join(f"printf '%s=%s\\n' {key} {{{key}}} >> {seen}" for key in dict.fromkeys(keys))
-    executor = start(launch_cmd=f"{lines}\n{MANAGER}", label="it's $HOME; a \"label\"", cores_per_worker=0.5)
+    executor = start(launch_cmd=f"{lines}\n{MANAGER}", label='it\'s $HOME; a "label"', cores_per_worker=0.5)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     told = dict(line.split("=", 1) for line in seen.read_text().splitlines())
     assert told["label"] == executor.label
@@ -103,7 +103,7 @@ def test_launch_cmd_may_say_debug_where_people_are_used_to(start, debug):
 
 def test_launch_cmd_that_starts_nothing_fails_the_tasks_with_its_words(start):
     executor = start(launch_cmd="no-such-manager --config {config}")
-    with pytest.raises(BadStateException, match="no-such-manager.*not found"):
+    with pytest.raises(BadStateException, match=r"no-such-manager.*not found"):
         executor.submit(pow, {}, 2, 3).result(PATIENCE)
 
 
@@ -148,14 +148,12 @@ class Shelf(Staging):
         return file.scheme == "shelf"
 
     def replace_task(self, dm, executor, file, func):
-        folder = dm.executors[executor].working_dir
-        file.local_path = os.path.join(folder, file.filename)
-        path = file.local_path
+        path = Path(dm.executors[executor].working_dir, file.filename)
+        file.local_path = str(path)
 
         def with_file(*args, **kwargs):
-            os.makedirs(folder, exist_ok=True)
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.write("from the shelf")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("from the shelf")
             return func(*args, **kwargs)
 
         return with_file
@@ -171,8 +169,7 @@ def shelved(cleared, tmp_path):
 
     @python_app
     def read(file):
-        with open(file, encoding="utf-8") as stream:
-            return str(file), stream.read()
+        return str(file), Path(file).read_text()
 
     return read(File("shelf://any/book.txt")).result(PATIENCE)
 
@@ -336,14 +333,16 @@ def test_container_image_lets_a_fake_see_all_folders_that_are_used(start, fake, 
 def test_container_image_without_any_runtime_is_the_error_of_the_block(start, fake):
     fake()
     executor = start(container_image="the image.sif")
-    with pytest.raises(BadStateException, match="no container runtime for the image.sif; looked for: apptainer, sing"):
+    with pytest.raises(
+        BadStateException, match=r"no container runtime for the image\.sif; looked for: apptainer, sing"
+    ):
         executor.submit(pow, {}, 2, 3).result(PATIENCE)
 
 
 def test_container_image_whose_fake_is_not_there_is_the_error_of_the_block(start, fake):
     fake("apptainer")
     executor = start(container_image="docker://the image.sif")
-    with pytest.raises(BadStateException, match="no container runtime for the image.sif; looked for: docker"):
+    with pytest.raises(BadStateException, match=r"no container runtime for the image\.sif; looked for: docker"):
         executor.submit(pow, {}, 2, 3).result(PATIENCE)
 
 

@@ -7,7 +7,6 @@ import sys
 import textwrap
 
 import pytest
-from nodes import PATIENCE, ClusterProvider, Executors, eventually
 
 from flowcore.errors import ConfigurationError
 from flowcore.providers import LocalProvider
@@ -16,6 +15,7 @@ from flowcore.testing.gate import Gate
 from flowcore_htex.affinity import worker_cores
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.matching import BlockIdManagerSelector, RandomManagerSelector
+from nodes import PATIENCE, ClusterProvider, Executors, eventually, process_with
 
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -175,7 +175,9 @@ def visible(port):
     return [os.environ.get(name) for name in VARIABLES]
 
 
-@pytest.mark.parametrize(("given", "names"), [(2, ["0", "1"]), (["GPU-a", "GPU-b", "GPU-c"], ["GPU-a", "GPU-b", "GPU-c"])])
+@pytest.mark.parametrize(
+    ("given", "names"), [(2, ["0", "1"]), (["GPU-a", "GPU-b", "GPU-c"], ["GPU-a", "GPU-b", "GPU-c"])]
+)
 def test_available_accelerators_are_one_for_each_worker_and_cap_their_number(start, gate, given, names):
     executor = start(available_accelerators=given, max_workers=float("inf"), provider=node(8))
     assert workers(executor) == len(names)
@@ -274,9 +276,11 @@ def test_manager_selector_may_come_from_a_module_beside_the_script(start, tmp_pa
 
 
 @pytest.mark.parametrize("order", ["raise ValueError('no order today')", "return ['nobody']", "return None"])
-def test_manager_selector_that_fails_does_not_lose_the_tasks(start, order):
+def test_manager_selector_that_fails_does_not_end_the_interchange(start, order):
     namespace = {}
     exec(f"class Broken:\n    def sort_managers(self, ready, names):\n        {order}", namespace)
     executor = start(manager_selector=namespace["Broken"](), provider=LocalProvider(init_blocks=2, max_blocks=2))
     eventually(lambda: len(executor.connected_managers()) == 2)
-    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    pid = process_with("flowcore_htex.interchange")
+    assert [executor.submit(pow, {}, n, 2).result(PATIENCE) for n in range(5)] == [0, 1, 4, 9, 16]
+    assert process_with("flowcore_htex.interchange") == pid

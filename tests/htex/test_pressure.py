@@ -7,12 +7,12 @@ import threading
 import time
 from concurrent.futures import CancelledError
 
-import htex_tasks as tasks
 import numpy as np
 import pytest
-from htex_rig import HEARTBEATS, PATIENCE, Family, executors, memory, outcomes, runs, until
 
+import htex_tasks as tasks
 from flowcore import python_app
+from htex_rig import HEARTBEATS, PATIENCE, Family, executors, memory, outcomes, runs, until
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +142,12 @@ def test_a_megabyte_goes_200_times_there_and_back(start):
 def test_arrays_go_out_of_band_and_come_back_equal(start):
     executor = start()
     arrays = [np.arange(250_000, dtype=float) * number for number in range(12)]
-    arrays += [np.asfortranarray(np.ones((300, 400))), arrays[3][::7], np.zeros((0, 5)), np.array(["a", None], dtype=object)]
+    arrays += [
+        np.asfortranarray(np.ones((300, 400))),
+        arrays[3][::7],
+        np.zeros((0, 5)),
+        np.array(["a", None], dtype=object),
+    ]
     for sent, future in [(array, executor.submit(tasks.echo, {}, array)) for array in arrays]:
         came = future.result(PATIENCE)
         assert (came.dtype, came.shape) == (sent.dtype, sent.shape)
@@ -160,7 +165,9 @@ def test_huge_results_starve_no_heartbeat(start, family):
     executor = start(**HEARTBEATS)
     executor.submit(pow, {}, 1, 1).result(PATIENCE)
     before = [family.one(role) for role in ("interchange", "manager")]
-    futures = [executor.submit(tasks.zeros, {}, 200 * MB)] + [executor.submit(tasks.zeros, {}, 8 * MB) for _ in range(60)]
+    futures = [executor.submit(tasks.zeros, {}, 200 * MB)] + [
+        executor.submit(tasks.zeros, {}, 8 * MB) for _ in range(60)
+    ]
     small = [executor.submit(pow, {}, number, 2) for number in range(200)]
     assert len(futures[0].result(PATIENCE)) == 200 * MB
     for future in futures[1:]:

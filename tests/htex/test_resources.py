@@ -1,217 +1,428 @@
-"""Tasks that ask for something get it, wait for it, or are told that there is none."""
+"""Requests of tasks: packed on nodes, assigned by id, enforced by killing, refused where no node can meet them."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from concurrent.futures import wait
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from flowcore_htex.errors import MemoryExceeded, TaskWalltimeExceeded
 
+import flowcore
+from flowcore import Config, python_app
+from flowcore.app.errors import AppTimeout
 from flowcore.errors import InvalidResourceSpecification
 from flowcore.executors.errors import WalltimeExceeded
 from flowcore.providers import LocalProvider
-
-PATIENCE = 60.0
+from flowcore.testing import tasks
+from flowcore.testing.gate import Gate
+from flowcore_htex.errors import MemoryExceeded
+from flowcore_htex.executor import HighThroughputExecutor
+from nodes import PATIENCE, ClusterProvider, Executors, eventually
 
 
 @pytest.fixture
-def four(start, monkeypatch):
-    """Provide an executor whose node has four cores and 8 GB."""
-    monkeypatch.setenv("FLOWCORE_CORES", "4")
-    monkeypatch.setenv("FLOWCORE_MEMORY_GB", "8")
-    return start(max_workers=4, cores_per_worker=1)
+def start(tmp_path):
+    with Executors(tmp_path) as executors:
+        yield lambda **options: executors.start(**{"max_workers": float("inf"), **options})
 
 
-def span(seconds):
-    begin = time.monotonic()
-    time.sleep(seconds)
-    return begin, time.monotonic()
+@pytest.fixture
+def gate():
+    with Gate(PATIENCE) as gate:
+        yield gate
 
 
-def most_at_once(spans):
-    return max(sum(other[0] <= one[0] < other[1] for other in spans) for one in spans)
+def node(cores=4, memory=None):
+    """Return a provider whose one node pretends to have so many cores, and so much memory in GB."""
+    return LocalProvider(cores_per_node=cores, mem_per_node=memory)
 
 
-def submit(rig, need, func, *args):
-    return rig.executor.submit(func, need, *args)
+def metered(path, amount, seconds=0.05):
+    """Note in a file when the task begins and when it ends, with what it takes."""
+    with Path(path).open("ab", buffering=0) as meter:
+        meter.write(f"{amount}\n".encode())
+        time.sleep(seconds)
+        meter.write(f"-{amount}\n".encode())
 
 
-@pytest.mark.parametrize(
-    ("need", "at_once"),
-    [({"cores": 2}, 2), ({"cores": 3}, 1), ({"cores": 0.5}, 4), ({"memory": "4GB"}, 2), ({"memory": "3GB"}, 2), ({"cores": 1}, 4)],
-)
-def test_a_node_runs_as_many_as_fit(four, need, at_once):
-    futures = [submit(four, need, span, 0.15) for _ in range(8)]
-    spans = [future.result(PATIENCE) for future in futures]
-    assert most_at_once(spans) == at_once
+def levels(path):
+    """Return how much was in use after each line of the meter."""
+    level, found = 0.0, []
+    for line in Path(path).read_text().split():
+        level += float(line)
+        found.append(level)
+    assert found[-1] == pytest.approx(0)
+    return found
 
 
-def test_a_large_request_does_not_starve_behind_small_ones(four):
-    small = [submit(four, {}, time.sleep, 0.03) for _ in range(40)]
-    large = submit(four, {"cores": 4}, span, 0)
-    more = [submit(four, {}, span, 0.03) for _ in range(60)]
-    assert not wait(small, PATIENCE).not_done
-    begin, _ = large.result(PATIENCE)
-    later = [future.result(PATIENCE)[0] for future in more]
-    assert sum(moment > begin for moment in later) > 30
-
-
-def test_a_large_task_has_the_node_to_itself(four):
-    futures = [submit(four, {"cores": 4} if n % 4 == 0 else {}, span, 0.05) for n in range(12)]
-    spans = [future.result(PATIENCE) for future in futures]
-    large = spans[::4]
-    for begin, end in large:
-        overlapping = [one for one in spans if one[0] < end and one[1] > begin]
-        assert len(overlapping) == 1
-
-
-def test_lower_priority_numbers_run_sooner_and_none_last(start):
-    rig = start(max_workers=1)
-    blocker = rig.submit(time.sleep, 0.5)
-    order = []
-    futures = []
-    for name, need in [
-        ("none-1", {}),
-        ("p5", {"priority": 5}),
-        ("none-2", {}),
-        ("p1-1", {"priority": 1}),
-        ("p1-2", {"priority": 1}),
-        ("p-3", {"priority": -3}),
-    ]:
-        future = rig.executor.submit(span, need, 0.02)
-        futures.append((name, future))
-    blocker.result(PATIENCE)
-    order = [name for _, name in sorted((future.result(PATIENCE)[0], name) for name, future in futures)]
-    assert order == ["p-3", "p1-1", "p1-2", "p5", "none-1", "none-2"]
-
-
-def test_walltime_is_enforced_and_costs_that_task_only(four, wait_for):
-    begin = time.monotonic()
-    over = submit(four, {"walltime": 0.3}, time.sleep, 600)
-    under = submit(four, {"walltime": "00:00:30"}, span, 0.5)
-    error = over.exception(PATIENCE)
-    assert type(error) is TaskWalltimeExceeded
-    assert isinstance(error, (WalltimeExceeded, TimeoutError))
-    assert "walltime of 0.3 s" in str(error)
-    assert time.monotonic() - begin < 20
-    assert under.exception(PATIENCE) is None
-    assert wait_for(lambda: four.held() == 0)
-    assert len({submit(four, {}, pow, 2, n).result(PATIENCE) for n in range(10)}) == 10
-
-
-def test_memory_is_enforced(four):
-    def gobble(megabytes):
-        block = bytearray(megabytes * 1_000_000)
-        for place in range(0, len(block), 4096):
-            block[place] = 1
-        time.sleep(600 if megabytes > 100 else 0)
-        return len(block)
-
-    error = submit(four, {"memory": 150}, gobble, 400).exception(PATIENCE)
-    assert type(error) is MemoryExceeded
-    assert isinstance(error, MemoryError)
-    assert error.limit == 150
-    assert error.used > 150
-    assert submit(four, {"memory": 500}, gobble, 50).result(PATIENCE) == 50_000_000
+# -- packing
 
 
 @pytest.mark.parametrize(
-    ("need", "words"),
+    ("key", "amounts", "size"),
     [
-        ({"cores": 5}, "cores=5 is asked for, a node has 4"),
-        ({"memory": "9GB"}, "memory=9000 MB"),
-        ({"gpus": 1}, "gpus=1"),
-        ({"cores": 2, "gpus": 3}, "gpus=3"),
+        ("cores", [3, 1, 2, 4, 1, 1, 2, 3, 1, 2], 4),
+        ("memory", [600, 400, 300, 1000, 200, 500, 700, 100], 1000),
     ],
 )
-def test_a_request_that_no_node_can_meet_fails_at_once_by_name(four, need, words):
-    with pytest.raises(InvalidResourceSpecification) as caught:
-        submit(four, need, pow, 2, 2)
-    assert words in str(caught.value)
+def test_no_node_is_given_more_than_it_has(start, tmp_path, key, amounts, size):
+    executor = start(provider=node(cores=4, memory=1))
+    path = tmp_path / "meter"
+    futures = [executor.submit(metered, {key: amount}, str(path), amount) for amount in amounts]
+    for future in futures:
+        assert future.result(PATIENCE) is None
+    assert max(levels(path)) <= size
 
 
-@pytest.mark.parametrize("need", [{"num_nodes": 2}, {"ranks_per_node": 1}, {"coers": 1}, {"cores": "many"}, {"walltime": -1}])
-def test_a_request_with_a_bad_key_or_value_is_refused(rig, need):
-    with pytest.raises(InvalidResourceSpecification, match=next(iter(need))):
-        submit(rig, need, pow, 2, 2)
+@pytest.mark.parametrize(("demand", "count"), [({"cores": 1}, 4), ({"cores": 2}, 2), ({"memory": "400MB"}, 2), ({}, 4)])
+def test_a_node_runs_as_many_tasks_as_fit(start, gate, demand, count):
+    executor = start(provider=node(cores=4, memory=1))
+    futures = [executor.submit(tasks.hold, demand, gate.port) for _ in range(6)]
+    gate.wait_for(count)
+    executor.connected_managers()  # has gone to the interchange and back
+    assert not gate.arrived()
+    for future in futures:
+        future.cancel()
 
 
-class Elsewhere(LocalProvider):
-    """A provider of which nobody knows that its nodes are this machine."""
-
-    @property
-    def label(self):
-        return "elsewhere"
-
-
-def test_a_request_waits_as_long_as_another_block_may_meet_it(start, monkeypatch, wait_for):
-    monkeypatch.setenv("FLOWCORE_CORES", "2")
-    rig = start(provider=Elsewhere(init_blocks=1, max_blocks=2), max_workers=4, cores_per_worker=1)
-    assert rig.run(pow, 2, 2) == 4
-    waiting = submit(rig, {"cores": 3}, pow, 2, 3)
-    assert rig.run(pow, 2, 2) == 4
-    assert not waiting.done()
-    monkeypatch.setenv("FLOWCORE_CORES", "4")
-    rig.executor.scale_out(1)
-    assert waiting.result(PATIENCE) == 8
+def test_a_task_of_several_cores_leaves_the_rest_to_others(start, gate):
+    executor = start(provider=node(cores=4))
+    large = executor.submit(tasks.hold, {"cores": 3}, gate.port)
+    gate.wait_for(1)
+    small = [executor.submit(tasks.hold, {}, gate.port) for _ in range(2)]
+    gate.wait_for(1)
+    executor.connected_managers()
+    assert not gate.arrived()
+    gate.open()
+    assert large.result(PATIENCE)
+    wait(small, PATIENCE)
 
 
-def test_a_waiting_request_fails_when_the_last_block_cannot_meet_it(start, monkeypatch, wait_for):
-    monkeypatch.setenv("FLOWCORE_CORES", "2")
-    rig = start(provider=Elsewhere(init_blocks=0, max_blocks=1), max_workers=4, cores_per_worker=1)
-    waiting = submit(rig, {"cores": 3}, pow, 2, 3)
-    rig.executor.scale_out(1)
-    error = waiting.exception(PATIENCE)
-    assert type(error) is InvalidResourceSpecification
-    assert "cores=3 is asked for, a node has 2" in str(error)
+def test_half_a_core_takes_a_worker_of_half_a_core(start, gate):
+    executor = start(provider=node(cores=2), cores_per_worker=0.5)
+    futures = [executor.submit(tasks.hold, {"cores": 0.5}, gate.port) for _ in range(5)]
+    gate.wait_for(4)
+    assert not gate.arrived()
+    for future in futures:
+        future.cancel()
 
 
-def test_gpus_are_assigned_by_their_names(start):
-    def visible(seconds):
+def test_tasks_go_to_the_node_that_has_room(start, gate):
+    executor = start(provider=LocalProvider(cores_per_node=2, init_blocks=2, max_blocks=2))
+    eventually(lambda: len(executor.connected_managers()) == 2)
+    small = executor.submit(tasks.hold, {"cores": 1}, gate.port)
+    gate.wait_for(1)
+    large = executor.submit(tasks.hold, {"cores": 2}, gate.port)
+    gate.wait_for(1)
+    gate.open()
+    assert small.result(PATIENCE)
+    assert large.result(PATIENCE)
+
+
+def test_disk_is_shared_like_memory(start, tmp_path):
+    executor = start(provider=ClusterProvider(cores_per_node=4))
+    eventually(executor.connected_managers)
+    room = executor.connected_managers()[0]["disk"]
+    path = tmp_path / "meter"
+    futures = [executor.submit(metered, {"disk": 0.4 * room}, str(path), 1) for _ in range(4)]
+    for future in futures:
+        assert future.result(PATIENCE) is None
+    assert max(levels(path)) == 2
+
+
+# -- accelerators
+
+
+def use_gpus(folder, seconds=0.02):
+    """Take each visible accelerator by making a file that must not be there."""
+    names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    for name in names:
+        os.close(os.open(f"{folder}/{name}", os.O_CREAT | os.O_EXCL))
+    time.sleep(seconds)
+    for name in names:
+        Path(folder, name).unlink()
+    return names
+
+
+def take_gpus(executor, folder, wanted):
+    futures = [executor.submit(use_gpus, {"gpus": count}, str(folder)) for count in wanted]
+    given = [future.result(PATIENCE) for future in futures]
+    assert [len(names) for names in given] == wanted
+    assert {name for names in given for name in names} <= {"0", "1", "2", "3"}
+
+
+WANTED = [1, 1, 2, 4, 1, 3, 1, 2, 2, 1, 1, 4, 1]
+
+
+def test_an_accelerator_bound_to_a_worker_is_never_shared(start, tmp_path):
+    take_gpus(start(available_accelerators=4, provider=node(cores=8)), tmp_path, WANTED)
+
+
+def test_an_accelerator_that_a_node_finds_is_never_shared(start, tmp_path):
+    # the node's manager is started with a Python that sees four devices in /dev
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "found = os.listdir\n"
+        "os.listdir = lambda path='.': found(path) + ([f'nvidia{n}' for n in range(4)] if path == '/dev' else [])\n"
+    )
+    executor = start(provider=ClusterProvider(cores_per_node=6, worker_init=f"export PYTHONPATH={tmp_path}"))
+    (tmp_path / "taken").mkdir()
+    take_gpus(executor, tmp_path / "taken", WANTED)
+
+
+# -- priority
+
+
+def test_lower_numbers_run_first_then_the_older_and_none_last(start, gate, tmp_path):
+    executor = start(max_workers=1)
+    path = tmp_path / "order"
+    first = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    priorities = [5, None, 1, 5, None, 0, -2.5, 1]
+    futures = []
+    for number, priority in enumerate(priorities):
+        demand = {} if priority is None else {"priority": priority}
+        futures.append(executor.submit(note, demand, str(path), number))
+    gate.open()
+    assert first.result(PATIENCE)
+    wait(futures, PATIENCE)
+    assert [int(line) for line in path.read_text().split()] == [6, 5, 2, 7, 0, 3, 1, 4]
+
+
+def note(path, number):
+    with Path(path).open("a", encoding="utf-8") as stream:
+        stream.write(f"{number}\n")
+
+
+def test_priority_counts_among_tasks_that_ask_for_more(start, gate, tmp_path):
+    executor = start(provider=node(cores=2))
+    path = tmp_path / "order"
+    first = executor.submit(tasks.hold, {"cores": 2}, gate.port)
+    gate.wait_for(1)
+    futures = [executor.submit(note, {"cores": 2, "priority": priority}, str(path), priority) for priority in (3, 1, 2)]
+    gate.open()
+    assert first.result(PATIENCE)
+    wait(futures, PATIENCE)
+    assert path.read_text().split() == ["1", "2", "3"]
+
+
+# -- limits
+
+
+def test_a_task_over_its_walltime_is_killed_in_the_midst_of_c_code(start):
+    executor = start(max_workers=1)
+    began = time.monotonic()
+    late = executor.submit(time.sleep, {"walltime": 0.3}, 600)
+    with pytest.raises(WalltimeExceeded, match=r"longer than its walltime of 0\.3 s") as caught:
+        late.result(PATIENCE)
+    assert time.monotonic() - began < 30
+    assert isinstance(caught.value, TimeoutError)
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def test_walltime_begins_when_the_task_does(start, gate):
+    executor = start(max_workers=1)
+    first = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    waiting = executor.submit(time.sleep, {"walltime": 1}, 0.01)
+    threading.Event().wait(1.3)  # longer than the walltime of the one that waits
+    gate.open()
+    assert first.result(PATIENCE)
+    assert waiting.result(PATIENCE) is None
+
+
+def test_a_walltime_that_is_kept_harms_nobody(start):
+    executor = start(max_workers=2, cores_per_worker=0.1)
+    pids = {executor.submit(os.getpid, {"walltime": "00:00:30"}).result(PATIENCE) for _ in range(20)}
+    assert len(pids) <= 2
+
+
+def test_the_neighbours_of_a_killed_task_go_on(start, gate):
+    executor = start(provider=node(cores=2))
+    neighbour = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    with pytest.raises(WalltimeExceeded):
+        executor.submit(time.sleep, {"walltime": 0.2}, 600).result(PATIENCE)
+    gate.open()
+    assert neighbour.result(PATIENCE)
+
+
+def test_a_killed_task_gives_back_what_it_had(start):
+    executor = start(provider=node(cores=3, memory=1))
+    for _ in range(3):
+        with pytest.raises(WalltimeExceeded):
+            executor.submit(time.sleep, {"walltime": 0.1, "cores": 3, "memory": 900}, 600).result(PATIENCE)
+    assert executor.submit(pow, {"cores": 3, "memory": 900}, 2, 3).result(PATIENCE) == 8
+
+
+def test_a_cancelled_task_gives_back_what_it_had(start, gate):
+    executor = start(provider=node(cores=3, memory=1))
+    for _ in range(3):
+        held = executor.submit(tasks.hold, {"cores": 3, "memory": 900}, gate.port)
+        gate.wait_for(1)
+        assert held.cancel()
+    assert executor.submit(pow, {"cores": 3, "memory": 900}, 2, 3).result(PATIENCE) == 8
+
+
+def grow(megabytes):
+    kept = bytearray(megabytes * 10**6)
+    for place in range(0, len(kept), 4096):
+        kept[place] = 1
+    time.sleep(600)
+
+
+def test_a_task_over_its_memory_is_killed_with_both_numbers(start):
+    executor = start(max_workers=1)
+    with pytest.raises(MemoryExceeded, match=r"asked for 150 MB of memory, used \d+ MB(.|\n)*ask for more") as caught:
+        executor.submit(grow, {"memory": "150MB"}, 400).result(PATIENCE)
+    assert caught.value.used > 150
+    assert isinstance(caught.value, MemoryError)
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def grow_in_a_child(megabytes):
+    import subprocess
+    import sys
+
+    text = (
+        f"b = bytearray({megabytes} * 10**6)\nfor n in range(0, len(b), 4096): b[n] = 1\nimport time; time.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", text], check=True)
+
+
+def test_the_memory_of_the_processes_that_a_task_starts_counts(start):
+    executor = start(max_workers=1)
+    with pytest.raises(MemoryExceeded):
+        executor.submit(grow_in_a_child, {"memory": "150MB"}, 400).result(PATIENCE)
+
+
+def keep(megabytes):
+    import builtins
+
+    builtins.kept = bytearray(megabytes * 10**6)
+    for place in range(0, megabytes * 10**6, 4096):
+        builtins.kept[place] = 1
+
+
+def test_what_an_earlier_task_left_in_the_worker_is_not_the_fault_of_the_next(start):
+    executor = start(max_workers=1)
+    assert executor.submit(keep, {}, 300).result(PATIENCE) is None
+    assert executor.submit(time.sleep, {"memory": "150MB"}, 0.5).result(PATIENCE) is None
+
+
+def test_through_the_kernel_a_walltime_is_an_app_timeout(cleared):
+    flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1)]))
+
+    @python_app
+    def nap(seconds):
         time.sleep(seconds)
-        return os.environ.get("CUDA_VISIBLE_DEVICES")
 
-    rig = start(available_accelerators=["a", "b", "c"], max_workers=3)
-    one = [submit(rig, {"gpus": 1}, visible, 0.2) for _ in range(3)]
-    assert sorted(future.result(PATIENCE) for future in one) == ["a", "b", "c"]
-    two = submit(rig, {"gpus": 2}, visible, 0.2).result(PATIENCE)
-    assert len(set(two.split(",")) & {"a", "b", "c"}) == 2
-    assert rig.run(visible, 0) in ("a", "b", "c")
-    with pytest.raises(InvalidResourceSpecification, match="gpus=4"):
-        submit(rig, {"gpus": 4}, visible, 0)
+    with pytest.raises(AppTimeout) as caught:
+        nap(600, resource_specification={"walltime": 0.3}).result(PATIENCE)
+    assert isinstance(caught.value.__cause__, WalltimeExceeded)
 
 
-def test_what_was_taken_is_free_again_after_a_task_was_cancelled_or_killed(four, wait_for):
-    running = [submit(four, {"cores": 2}, time.sleep, 600) for _ in range(2)]
-    assert wait_for(lambda: four.held() == 2)
-    running[0].cancel()
-    assert submit(four, {"cores": 2}, pow, 2, 2).result(PATIENCE) == 4
-    running[1].cancel()
-    assert submit(four, {"cores": 4}, pow, 2, 2).result(PATIENCE) == 4
-    assert type(submit(four, {"cores": 4}, os._exit, 1).exception(PATIENCE)).__name__ == "WorkerLost"
-    assert submit(four, {"cores": 4}, pow, 2, 2).result(PATIENCE) == 4
+# -- what can never be
+
+NEVER = [
+    ({"cores": 5}, "cores", r"cores=5 is asked for, a node has 4"),
+    ({"memory": "2GB"}, "memory", r"memory=2000 MB is asked for, a node has 1000 MB"),
+    ({"gpus": 1}, "gpus", r"gpus=1 is asked for, a node has 0"),
+    ({"disk": "900PB"}, "disk", r"disk=9e\+11 MB is asked for, a node has"),
+]
 
 
-def test_demanding_tasks_survive_a_new_interchange(four, wait_for):
-    import signal
+@pytest.mark.parametrize("provider", [LocalProvider, ClusterProvider])
+@pytest.mark.parametrize(("demand", "key", "words"), NEVER, ids=[key for _, key, _ in NEVER])
+def test_a_request_that_no_node_can_meet_fails_at_once_by_name(start, provider, demand, key, words):
+    executor = start(provider=provider(cores_per_node=4, mem_per_node=1))
+    eventually(executor.connected_managers)
+    with pytest.raises(InvalidResourceSpecification, match=words) as caught:
+        executor.submit(pow, demand, 2, 3).result(PATIENCE)
+    assert list(caught.value.invalid_keys) == [key]
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
 
-    futures = [submit(four, {"cores": 2, "priority": n}, span, 0.05) for n in range(20)]
-    assert wait_for(lambda: futures[0].done())
-    os.kill(four.interchange(), signal.SIGKILL)
-    spans = [future.result(PATIENCE) for future in futures]
-    assert most_at_once(spans) == 2
+
+def test_a_request_that_the_first_node_cannot_meet_fails_when_that_is_known(start):
+    executor = start(provider=ClusterProvider(cores_per_node=4))
+    with pytest.raises(InvalidResourceSpecification, match="cores=5 is asked for"):
+        executor.submit(pow, {"cores": 5}, 2, 3).result(PATIENCE)
 
 
-def test_blocks_can_be_held_and_scaled_in(start, wait_for):
-    rig = start(provider=LocalProvider(init_blocks=2, max_blocks=2), max_workers=1)
-    assert wait_for(lambda: len(rig.executor.connected_managers()) == 2)
-    assert sorted(rig.executor.hold_blocks(["0"])) == ["0"]
-    assert [manager["active"] for manager in rig.executor.connected_managers() if manager["block_id"] == "0"] == [False]
-    for _ in range(6):
-        assert rig.run(os.environ.get, "FLOWCORE_WORKER_BLOCK_ID") == "1"
-    assert rig.executor.scale_in(1) == ["0"]
-    assert wait_for(lambda: len(rig.executor.connected_managers()) == 1)
-    assert rig.run(pow, 2, 2) == 4
-    assert rig.executor.status()["0"].status_name == "SCALED_IN"
+def test_a_request_that_a_block_not_yet_started_may_meet_waits(start):
+    sizes = 'n=$(mktemp -p "$PWD" block.XXXX); export FLOWCORE_CORES=$((2 * $(ls block.* | wc -l)))'
+    executor = start(provider=ClusterProvider(init_blocks=1, max_blocks=2, worker_init=sizes))
+    eventually(executor.connected_managers)
+    large = executor.submit(os.getenv, {"cores": 4}, "FLOWCORE_WORKER_COUNT")
+    executor.connected_managers()
+    assert not large.done()
+    executor.scale_out(1)
+    assert large.result(PATIENCE) == "4"
+
+
+def test_a_key_that_no_htex_honours_is_refused_with_those_it_does(start):
+    executor = start()
+    with pytest.raises(InvalidResourceSpecification, match="cores, disk, gpus, memory, priority, walltime") as caught:
+        executor.submit(pow, {"cores": 1, "num_nodes": 2}, 2, 3)
+    assert list(caught.value.invalid_keys) == ["num_nodes"]
+
+
+# -- fairness
+
+
+@pytest.mark.parametrize("small", [{}, {"cores": 1}], ids=["tasks without a request", "tasks of one core"])
+def test_a_large_request_does_not_starve_behind_small_ones(start, small):
+    executor = start(provider=node(cores=2))
+    stop, ended = threading.Event(), threading.Semaphore(0)
+    count = 4
+
+    def again(_future):
+        if stop.is_set():
+            ended.release()
+        else:
+            executor.submit(time.sleep, small, 0.02).add_done_callback(again)
+
+    for _ in range(count):
+        executor.submit(time.sleep, small, 0.02).add_done_callback(again)
+    try:
+        large = executor.submit(pow, {"cores": 2}, 2, 3)
+        assert large.result(PATIENCE) == 8
+    finally:
+        stop.set()
+        for _ in range(count):
+            assert ended.acquire(timeout=PATIENCE)
+
+
+def test_small_requests_do_not_starve_behind_large_ones(start):
+    executor = start(provider=node(cores=2))
+    stop, ended = threading.Event(), threading.Semaphore(0)
+
+    def again(_future):
+        if stop.is_set():
+            ended.release()
+        else:
+            executor.submit(time.sleep, {"cores": 2}, 0.02).add_done_callback(again)
+
+    for _ in range(3):
+        executor.submit(time.sleep, {"cores": 2}, 0.02).add_done_callback(again)
+    try:
+        assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+        assert executor.submit(pow, {"cores": 1}, 2, 3).result(PATIENCE) == 8
+    finally:
+        stop.set()
+        for _ in range(3):
+            assert ended.acquire(timeout=PATIENCE)
+
+
+def test_tasks_with_equal_requests_run_in_the_order_of_their_submission(start, tmp_path):
+    executor = start(provider=node(cores=2))
+    path = tmp_path / "order"
+    futures = [executor.submit(note, {"cores": 2}, str(path), number) for number in range(20)]
+    wait(futures, PATIENCE)
+    order = [int(line) for line in path.read_text().split()]
+    assert all(first < second for first, second in pairwise(order))
+    assert len(order) == 20

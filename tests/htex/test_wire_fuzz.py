@@ -9,12 +9,13 @@ import tracemalloc
 
 import pytest
 import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed, StreamLink
 from flowcore_htex.wire import ProtocolError, Task
 from flowcore_htex.zlink import from_frames, to_frames
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("error")
 settings.register_profile("wire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,7 +31,9 @@ seconds = st.floats(width=32, allow_nan=False, allow_infinity=False)
 kinds = st.integers(0, 255)
 messages = st.tuples(kinds, st.binary(max_size=300), st.lists(st.binary(max_size=300), max_size=4))
 records = st.dictionaries(
-    st.text(max_size=8), st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists), max_size=5
+    st.text(max_size=8),
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists),
+    max_size=5,
 )
 
 UNPACKERS = [
@@ -187,7 +190,9 @@ def test_what_a_link_sends_a_link_receives(batch):
 
 
 @pytest.mark.parametrize("kind", [StreamLink, BlockingLink])
-@given(data=st.binary(max_size=600), batch=st.lists(messages, max_size=2), sizes=st.lists(st.integers(1, 50), max_size=5))
+@given(
+    data=st.binary(max_size=600), batch=st.lists(messages, max_size=2), sizes=st.lists(st.integers(1, 50), max_size=5)
+)
 def test_any_stream_gives_messages_or_is_refused(kind, data, batch, sizes):
     with pair(kind) as (sock, link):
         stream = b"".join(laid_out(*message) for message in batch) + data

@@ -17,6 +17,12 @@ def flowcore_providers() -> Iterator[Component]:
     yield Component(
         "GridEngineProvider", "flowcore.providers.grid_engine:GridEngineProvider", "Submits blocks to Grid Engine."
     )
+    yield Component(
+        "PBSProProvider", "flowcore.providers.pbspro:PBSProProvider", "Submits blocks to PBS Pro or OpenPBS."
+    )
+    yield Component("TorqueProvider", "flowcore.providers.torque:TorqueProvider", "Submits blocks to Torque.")
+    yield Component("LSFProvider", "flowcore.providers.lsf:LSFProvider", "Submits blocks to LSF.")
+    yield Component("CondorProvider", "flowcore.providers.condor:CondorProvider", "Submits blocks to HTCondor.")
 
 
 @hookimpl

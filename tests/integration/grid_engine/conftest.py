@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clusters.grid_engine import GridEngineCell, boot
 
+from clusters.grid_engine import GridEngineCell, boot
 from flowcore.executors.base import RunContext
 
 

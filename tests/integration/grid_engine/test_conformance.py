@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters.grid_engine import GridEngineCell
 
+from clusters.grid_engine import GridEngineCell
 from flowcore.providers.base import Provider
 from flowcore.providers.grid_engine import GridEngineProvider
 from flowcore.testing.providers import ProviderConformance
+
+pytestmark = pytest.mark.slow
 
 
 class TestGridEngineProvider(ProviderConformance):

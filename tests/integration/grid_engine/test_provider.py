@@ -1,4 +1,4 @@
-"""GridEngineProvider beyond the contract, on a real Grid Engine: every way in which a job ends, and a master that is away."""
+"""GridEngineProvider beyond the contract, on a real Grid Engine: all ways in which a job ends, and an absent master."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clusters.daemons import eventually
 from clusters.grid_engine import GridEngineCell
-
 from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import TERMINAL_STATES, JobState, JobStatus
-from flowcore.launchers import GnuParallelLauncher, MpiRunLauncher, SimpleLauncher
+from flowcore.launchers import MpiRunLauncher, SimpleLauncher
 from flowcore.providers import GridEngineProvider
 from flowcore.providers.errors import SchedulerError, SubmitException
 from flowcore.testing.blocks import HandRunExecutor
 
 PATIENCE = 30
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +144,7 @@ def test_a_job_in_an_error_state_is_failed_with_the_reason_and_leaves_the_queue(
 
 
 def test_an_unknown_queue_is_refused_with_the_words_of_grid_engine(make: Make, cell: GridEngineCell) -> None:
-    with pytest.raises(SubmitException, match='unknown queue "nowhere.q"') as caught:
+    with pytest.raises(SubmitException, match=r'unknown queue "nowhere\.q"') as caught:
         make(queue="nowhere.q").submit("exit 0", 1)
     assert caught.value.retcode == 1
     assert "qsub -terse" in str(caught.value)
@@ -169,7 +171,6 @@ def test_a_job_among_those_of_others_is_told_apart(make: Make, cell: GridEngineC
     assert len(cell.queue()) == 3 + 1 + 1
 
 
-@pytest.mark.slow
 def test_a_master_that_is_away_costs_no_job(make: Make, cell: GridEngineCell) -> None:
     provider = make(cmd_timeout=20)
     job_id = provider.submit("sleep 600", 1)

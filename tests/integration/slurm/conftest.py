@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from clusters.slurm import SlurmCluster, boot
 
 
@@ -30,5 +31,6 @@ def slurm(booted: SlurmCluster) -> Iterator[SlurmCluster]:
     """The cluster, at rest before the test and after it."""
     yield booted
     left = booted.await_rest()
-    booted.clear()
+    if left:
+        booted.purge()
     assert not left

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters.slurm import SlurmCluster
 
+from clusters.slurm import SlurmCluster
 from flowcore.launchers import SrunLauncher, SrunMPILauncher
 from flowcore.launchers.base import Launcher
 from flowcore.providers import SlurmProvider

@@ -6,7 +6,7 @@ import argparse
 import platform
 
 from flowcore import __version__
-from flowcore.cli import plugins
+from flowcore.cli import plugins, provider
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,4 +35,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     plugins.add_parser(commands)
+    provider.add_parser(commands)
     return parser

@@ -197,6 +197,16 @@ class BlockExecutor(Executor):
         self._set_demand_limit()
         return gone
 
+    def abandon(self, block_ids: Collection[str]) -> list[str]:
+        """Cancel blocks whose workers are not heard of any more, so that others can take their place; return their ids.
+
+        What they held is the executor's affair: to report it as lost, or to run it elsewhere.
+        """
+        gone = self._provider_blocks.cancel(block_ids)
+        self._set_demand_limit()
+        self._jobs_changed()
+        return gone
+
     def status(self) -> dict[str, JobStatus]:
         """Return what was last known of every block, by block id."""
         return self._provider_blocks.statuses()

@@ -66,9 +66,11 @@ class Blocks:
             return list(self._ledger.unsettled().values())
 
     def statuses(self) -> dict[str, JobStatus]:
-        """Return what was last known of every block."""
+        """Return what was last known of every block; one that has a worker runs, whatever the provider said before."""
         with self._lock:
-            return self._ledger.statuses()
+            statuses = self._ledger.statuses()
+        connected = self._connected()
+        return {block_id: _seen(status, block_id in connected) for block_id, status in statuses.items()}
 
     def tally(self) -> Tally:
         """Count the blocks."""
@@ -166,6 +168,12 @@ class Blocks:
                 changed = self._ledger.observe(block_id, seen)
             if changed:
                 logger.info("executor %s: block %s is %s", self._label, block_id, seen)
+
+
+def _seen(status: JobStatus, connected: bool) -> JobStatus:
+    if connected and status.state is JobState.PENDING:
+        return attrs.evolve(status, state=JobState.RUNNING, message=None)
+    return status
 
 
 def _missing(status: JobStatus) -> JobStatus:

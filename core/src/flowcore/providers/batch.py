@@ -123,6 +123,10 @@ class BatchProvider(Provider):
     def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
         """Return the words of the command that ends jobs."""
 
+    def shown_name(self, job_name: str) -> str:
+        """Return the job's name as the scheduler takes it."""
+        return job_name
+
     def submit_input(self, script: JobScript) -> str:
         """Return what the submit command reads from its standard input."""
         del script
@@ -265,7 +269,7 @@ class BatchProvider(Provider):
             "exports": Verbatim(exports(self, job_name)),
         }
         fields = {
-            "job_name": job_name,
+            "job_name": self.shown_name(job_name),
             "stdout": str(script.out),
             "stderr": str(script.err),
             "nodes": self.nodes_per_block,

@@ -78,6 +78,7 @@ class JobScript:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(text)
+            self.path.chmod(0o755)  # some schedulers run it as it is
         except OSError as error:
             raise ScriptPathError(str(self.path), error.strerror or str(error)) from error
 

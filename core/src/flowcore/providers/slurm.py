@@ -180,6 +180,8 @@ def _parsed(text: str, exit_code: Callable[[str], int | None]) -> Iterator[tuple
         if state is JobState.PENDING and reason is not None and reason.startswith("JobHeld"):
             state = JobState.HELD
         code = exit_code(rest[1]) if state in {JobState.COMPLETED, JobState.FAILED} else None
+        if code == 0 and state is JobState.FAILED:  # the script was not asked
+            code = None
         yield job_id, JobStatus(state, _message(word, state, code, reason), exit_code=code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import Callable
 from types import BuiltinFunctionType, CodeType, FunctionType
@@ -16,23 +17,31 @@ _ABSENT: Final = object()
 class FunctionEntry:
     """One pickled function. It lives as long as the function itself, or a task that needs it."""
 
-    __slots__ = ("__weakref__", "_released", "_witness", "blob", "name", "number")
+    __slots__ = ("__weakref__", "_names", "_released", "_witness", "blob", "name", "number")
 
-    def __init__(
-        self, number: int, name: str, blob: bytes, witness: tuple[Any, ...], released: Callable[[int], None]
-    ) -> None:
+    def __init__(self, number: int, func: Callable[..., Any], blob: bytes, released: Callable[[int], None]) -> None:
         self.number = number
-        self.name = name
+        self.name = function_name(func)
         self.blob = blob
-        self._witness = witness
         self._released = released
+        self._names: tuple[str, ...] = ()
+        self._witness: tuple[Any, ...] | None = None
+        if type(func) is FunctionType and (not importable(func.__module__) or "<" in func.__qualname__):
+            self._names = global_names(func.__code__)
+            self._witness = witness(func, self._names)
 
     def __del__(self) -> None:
         self._released(self.number)
 
-    def is_current(self, func: FunctionType) -> bool:
+    def is_current(self, func: Any) -> bool:
         """Whether what the function captures by name is still what it was when it was pickled."""
-        return self._witness == () or same(self._witness, witness(func))
+        known = self._witness
+        if known is None:
+            return True
+        if known[0] is not func.__code__:
+            return False
+        found = witness(func, self._names)
+        return len(found) == len(known) and all(map(operator.is_, known, found))
 
 
 class FunctionCache:
@@ -58,22 +67,15 @@ class FunctionCache:
         That is so for bound methods, partials and other objects, whose state is data.
         Raises what the pickler raises.
         """
-        found = self._entries.get(func) if type(func) in CACHED else None
-        if found is not None and (type(func) is not FunctionType or found.is_current(func)):
-            return found
-        if type(func) not in CACHED and not isinstance(func, type):
+        if type(func) not in _CACHED and not isinstance(func, type):
             return None
-        return self._new(func)
-
-    def _new(self, func: Callable[..., Any]) -> FunctionEntry:
-        by_value = type(func) is FunctionType and (not importable(func.__module__) or "<" in func.__qualname__)
-        seen = witness(func) if by_value and isinstance(func, FunctionType) else ()
-        entry = FunctionEntry(next(self._numbers), function_name(func), dumps(func), seen, self._released)
-        self._entries[func] = entry
-        return entry
+        found = self._entries.get(func)
+        if found is None or not found.is_current(func):
+            found = self._entries[func] = FunctionEntry(next(self._numbers), func, dumps(func), self._released)
+        return found
 
 
-CACHED: Final = frozenset({FunctionType, BuiltinFunctionType, type})
+_CACHED: Final = frozenset({FunctionType, BuiltinFunctionType, type})
 
 
 def function_name(func: Callable[..., Any]) -> str:
@@ -81,25 +83,28 @@ def function_name(func: Callable[..., Any]) -> str:
     return str(getattr(func, "__name__", None) or type(func).__name__)
 
 
-def witness(func: FunctionType) -> tuple[Any, ...]:
-    """Collect the objects that decide what pickling the function by value would give."""
-    namespace = func.__globals__
+def witness(func: FunctionType, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Collect the objects that decide what pickling the function by value would give.
+
+    Args:
+        func: the function.
+        names: the global names that its code uses.
+    """
+    get = func.__globals__.get
+    cells = func.__closure__
     return (
         func.__code__,
         func.__defaults__,
         func.__kwdefaults__,
-        *(_content(cell) for cell in func.__closure__ or ()),
-        *(namespace.get(name, _ABSENT) for name in _names(func.__code__)),
+        *([_content(cell) for cell in cells] if cells else ()),
+        *([get(name, _ABSENT) for name in names] if names else ()),
     )
 
 
-def same(old: tuple[Any, ...], new: tuple[Any, ...]) -> bool:
-    """Whether both hold the very same objects."""
-    return len(old) == len(new) and all(map(_is, old, new))
-
-
-def _is(one: Any, other: Any) -> bool:
-    return one is other
+def global_names(code: CodeType) -> tuple[str, ...]:
+    """Return the names that the code, and the code of functions within it, looks up outside."""
+    nested = [global_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return (*code.co_names, *itertools.chain.from_iterable(nested))
 
 
 def _content(cell: Any) -> Any:
@@ -107,9 +112,3 @@ def _content(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # not bound yet
         return _ABSENT
-
-
-def _names(code: CodeType) -> tuple[str, ...]:
-    """Return the global names of the code; those of nested functions are rare enough to be looked up each time."""
-    nested = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return code.co_names if not nested else (*code.co_names, *itertools.chain.from_iterable(map(_names, nested)))

@@ -12,7 +12,8 @@ _LIST: Final = re.compile(r"list(:[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)+")
 
 def check_affinity(strategy: str) -> str:
     """Return the strategy, or raise a `ValueError` that tells what may be written."""
-    if strategy not in PLAIN and not _LIST.fullmatch(strategy):
+    listed = isinstance(strategy, str) and _LIST.fullmatch(strategy) is not None
+    if strategy not in PLAIN and not (listed and all(map(_cores, strategy.split(":")[1:]))):
         raise ValueError(
             f"cpu_affinity is one of {', '.join(PLAIN)}, or a list of cores per worker such as 'list:0-3:4-7,9', "
             f"not {strategy!r}"

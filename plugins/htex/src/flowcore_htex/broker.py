@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shutil
 import socket
@@ -36,6 +37,8 @@ class Broker:
     knocks is turned away while a new interchange is started; and so is the connection to it. An interchange started by
     a command of the user's, or reached at another address than 127.0.0.1, makes its own, and is reached over TCP.
 
+    `death` is a descriptor that becomes readable when the process ends, where the connection to it would not tell.
+
     Args:
         command: the words of the command.
         settings: what the interchange needs to know; see `interchange.py`.
@@ -56,6 +59,7 @@ class Broker:
         self.socket_path = str(self.folder / "i")
         self.process: subprocess.Popen[bytes] | None = None
         self.ports: list[int] = []
+        self.death: int | None = None
         self._local: socket.socket | None = None
         self._tcp: list[socket.socket] = []
 
@@ -90,6 +94,8 @@ class Broker:
         if not self._own:
             return self._launch_inheriting(settings)
         process = self._start(settings, [], subprocess.PIPE)
+        with contextlib.suppress(OSError):  # an old kernel
+            self.death = os.pidfd_open(process.pid)
         said = _first_line(process)
         if said is None:
             raise InterchangeFailed(f"the interchange said nothing: {self._evidence()}")
@@ -143,8 +149,8 @@ class Broker:
 
         sock = new_socket(zmq.PAIR)
         secure_client(sock, read_keys(self._settings["cert_dir"]) if self._settings["cert_dir"] else None)
-        sock.connect(endpoint(self._settings["client"], port))
         link = ZmqLink(sock)
+        sock.connect(endpoint(self._settings["client"], port))
         link.send(wire.PROBE)
         return link
 
@@ -168,6 +174,9 @@ class Broker:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+        if self.death is not None:
+            os.close(self.death)
+            self.death = None
         return self._evidence()
 
     def close_sockets(self) -> None:

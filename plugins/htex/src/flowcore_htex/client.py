@@ -9,7 +9,6 @@ import select
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,13 +29,11 @@ _BATCH_BYTES: Final = 1 << 18
 _PAUSE: Final = 0.0005
 """Seconds since the last send after which a task is sent at once, whatever is in flight."""
 
-_WINDOW: Final = 20_000
-"""Tasks that the interchange may have; more wait in the user's process, which keeps them anyway."""
-
 _FAREWELL: Final = 3.0
 _ANSWER: Final = 5.0
-_SHORT_LIFE: Final = 2.0
+_SHORT_LIFE: Final = 0.3
 _SHORT_LIVES: Final = 4
+"""So many interchanges in a row that die within `_SHORT_LIFE` of their greeting, or before, and there is no next."""
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -78,7 +75,9 @@ class Client:
         self._closing = False
         self._ending = threading.Lock()
         self._ended = self._abandoned = False
-        self._lives: deque[float] = deque(maxlen=_SHORT_LIVES)
+        self._short_lives = 0
+        self._greeting: float | None = None
+        self.failure: InterchangeLost | None = None
         self._questions: dict[int, tuple[threading.Event, list[Any]]] = {}
         self._question_numbers = itertools.count(1)
         self._greeted = threading.Event()
@@ -90,16 +89,19 @@ class Client:
     # -- life
 
     def start(self) -> None:
-        """Start the interchange and the thread; raises `InterchangeFailed` or `OSError`."""
-        self._lives.append(time.monotonic())
+        """Start the interchange and the thread, also again after a failure; raises `InterchangeFailed` or `OSError`."""
+        self.failure = None
+        self._short_lives = 0
+        self._greeting = None
+        self._greeted.clear()
         self._link = self._broker.launch([])
         _clients.add(self)
         self._thread = threading.Thread(target=self._run, name=f"flowcore-htex-client-{self._label}", daemon=True)
         self._thread.start()
 
     def wait_until_greeted(self, timeout: float) -> bool:
-        """Wait until the interchange has said that it serves."""
-        return self._greeted.wait(timeout) and not self._closing
+        """Wait until the interchange has said that it serves; `failure` tells where it never will."""
+        return self._greeted.wait(timeout) and self.failure is None and not self._closing
 
     def shutdown(self) -> None:
         """End the interchange and with it the managers; every future is done afterwards. Idempotent."""
@@ -128,6 +130,7 @@ class Client:
 
     def _close(self) -> None:
         self._ended = True
+        self.managers.clear()
         if self._link is not None:
             self._link.close()
         self._broker.close()
@@ -163,6 +166,10 @@ class Client:
                 os.eventfd_write(self._wake, 1)
         return future
 
+    def blocks(self) -> set[str]:
+        """Return the ids of the blocks that have a manager now."""
+        return {manager["block_id"] for manager in list(self.managers.values())}
+
     def outstanding(self) -> int:
         """Count the futures that are not done."""
         return len(self._futures)
@@ -172,8 +179,7 @@ class Client:
         with self._lock:
             if self._futures.pop(future.tid, None) is None:
                 return
-            future.call = None
-            self._outbox.cancellations.append(future.tid)
+            self._outbox.drop(future)
             if not self._closing and self._receiver_id != threading.get_ident():
                 self._flush()
 
@@ -184,7 +190,7 @@ class Client:
             return
         self._last_send = time.perf_counter()
         try:
-            self._outbox.send(link, _WINDOW - len(self._futures))
+            self._outbox.send(link)
         except LinkClosed:
             return  # the thread notices, and sends everything again to the next interchange
         if link.pending() and self._receiver_id != threading.get_ident():
@@ -218,6 +224,9 @@ class Client:
         poller.register(self._wake, select.POLLIN)
         for descriptor in link.other_filenos():
             poller.register(descriptor, select.POLLIN)
+        death = self._broker.death
+        if death is not None:
+            poller.register(death, select.POLLIN)
         watched = select.POLLIN
         poller.register(link.fileno(), watched)
         link.on_blocked = lambda _blocked: os.eventfd_write(self._wake, 1)
@@ -226,16 +235,23 @@ class Client:
             if wanted != watched:
                 poller.modify(link.fileno(), wanted)
                 watched = wanted
+            dead = False
             with self._lock:
-                ready = link.pending()
-            if not ready:
-                for descriptor, _ in poller.poll(1000 * self._threshold):
-                    if descriptor == self._wake:
-                        os.eventfd_read(self._wake)
+                pending = link.pending()
+            if not pending:
+                ready = [descriptor for descriptor, _ in poller.poll(1000 * self._threshold)]
+                if self._wake in ready:
+                    os.eventfd_read(self._wake)
+                dead = death in ready
             with self._lock:
                 messages = link.receive()
             for message in messages:
-                self._handle(*message)
+                try:
+                    self._handle(*message)
+                except wire.MALFORMED as error:
+                    logger.warning("executor %s: a message is not understood: %s", self._label, error)
+            if dead and not messages:
+                raise LinkClosed("its process has ended")
             if self._outbox.due() or link.backlog:
                 with self._lock:
                     self._flush()
@@ -255,6 +271,7 @@ class Client:
             for tid in record["tids"]:
                 future = self._futures.pop(tid, None)
                 if future is not None:
+                    self._outbox.landed(future)
                     _fail(future, from_record(record))
         elif kind == wire.MANAGERS:
             self._manager_changed(wire.unpack_json(head))
@@ -265,6 +282,7 @@ class Client:
                 question[1].append(answer["managers"])
                 question[0].set()
         elif kind == wire.HELLO:
+            self._greeting = time.monotonic()
             self._greeted.set()
 
     def _results(self, head: bytes) -> None:
@@ -276,7 +294,7 @@ class Client:
                 self._settle(future, status, payload, ())
 
     def _settle(self, future: HtexFuture, status: int, payload: Any, buffers: Any) -> None:
-        future.call = None
+        self._outbox.landed(future)
         try:
             if status == wire.NONE:
                 future.set_result(None)
@@ -300,19 +318,22 @@ class Client:
     def _restart(self, why: str) -> bool:
         """Start another interchange and tell it everything; False where that is hopeless."""
         ending = self._broker.reap()
-        logger.warning("executor %s: the interchange is lost (%s; %s); it is started again", self._label, why, ending)
-        now = time.monotonic()
-        recent = [start for start in self._lives if now - start < _SHORT_LIFE * _SHORT_LIVES]
         error = InterchangeLost(self._label, f"{why}; {ending}")
-        if len(recent) < _SHORT_LIVES:
+        lived = 0.0 if self._greeting is None else time.monotonic() - self._greeting
+        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
+        self._greeting = None
+        if self._greeted.is_set() and self._short_lives < _SHORT_LIVES:
+            logger.warning("%s; it is started again", error)
             try:
                 self._resend(self._broker.launch(list(self.managers)))
-                self._lives.append(now)
                 return True
             except (InterchangeFailed, OSError) as failure:
                 error = InterchangeLost(self._label, f"it cannot be started again: {failure}")
+        self.failure = error
+        self.managers.clear()
         self.fail_all(error)
-        self._broken(error)
+        if self._greeted.is_set():
+            self._broken(error)
         return False
 
     def _resend(self, link: Link) -> None:
@@ -331,18 +352,19 @@ class Client:
         """Fail every future that is not done."""
         with self._lock:
             futures, self._futures = self._futures, {}
-            self._outbox.restart(())
-            if not self._closing:
-                self._outbox.cancellations.extend(futures)
+            for future in futures.values():
+                self._outbox.drop(future)
         for future in futures.values():
             _fail(future, error)
+        if futures and not self._ended:
+            os.eventfd_write(self._wake, 1)
 
     def fail(self, future: HtexFuture, error: Exception) -> None:
         """Fail one task, and tell everybody that nobody wants its outcome."""
         with self._lock:
             known = self._futures.pop(future.tid, None) is not None
             if known:
-                self._outbox.cancellations.append(future.tid)
+                self._outbox.drop(future)
                 self._flush()
         if known:
             _fail(future, error)
@@ -373,7 +395,6 @@ class Client:
 
 
 def _fail(future: HtexFuture, error: Exception) -> None:
-    future.call = None
     try:
         future.set_exception(error)
     except BaseException as failure:  # noqa: BLE001 - it was cancelled, or a callback raised; neither concerns others

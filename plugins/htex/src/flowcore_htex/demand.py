@@ -60,14 +60,14 @@ class Demand:
         return InvalidResourceSpecification(list(too_much), f"no node of executor {label!r} can ever meet it: {text}")
 
 
-def local_node(provider: Provider, options: Options) -> dict[str, Any]:
+def local_node(provider: Provider, options: Options, folder: str) -> dict[str, Any]:
     """Return what a node has where the nodes are this machine, as a manager there would find it."""
     environment = dict(os.environ)
     if provider.cores_per_node:
         environment["FLOWCORE_CORES"] = str(provider.cores_per_node)
     if provider.mem_per_node:
         environment["FLOWCORE_MEMORY_GB"] = str(provider.mem_per_node)
-    node = inspect_node(environment, "/")
+    node = inspect_node(environment, folder)
     slots = worker_count(
         node,
         max_workers=options.worker_limit,
@@ -76,7 +76,7 @@ def local_node(provider: Provider, options: Options) -> dict[str, Any]:
         accelerators=options.available_accelerators,
     )
     gpus = len(options.available_accelerators[:slots] if options.available_accelerators else node.gpus)
-    return {"slots": slots, "cores": node.cores, "memory": node.memory, "disk": float("inf"), "gpus": gpus}
+    return {"slots": slots, "cores": node.cores, "memory": node.memory, "disk": node.disk, "gpus": gpus}
 
 
 def _excess(need: Mapping[str, Any], node: Mapping[str, Any], options: Options) -> dict[str, str]:

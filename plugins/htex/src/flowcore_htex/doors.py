@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from flowcore_htex.hub import Hub
 
 _CREDENTIALS: Final = struct.Struct("3i")
+_STRANGER: Final = 1 << 24
+"""Bytes that a message may have before the sender has registered."""
+
+_PATIENCE: Final = 30.0
+"""Seconds that a connection may take to register."""
 
 
 class Listeners:
@@ -59,6 +65,8 @@ class Doors:
         self._lost = lost
         self._hub: Hub | None = None
         self._local: dict[int, StreamPeer] = {}
+        self._held_back = False
+        self._full = False
 
     def open(self) -> None:
         """Begin to accept connections."""
@@ -88,8 +96,20 @@ class Doors:
 
     def hold_back(self, yes: bool) -> None:
         """Stop reading from managers on this host, or begin again."""
+        self._held_back = yes
         for descriptor, peer in self._local.items():
-            self._loop.watch(descriptor, self._on_local, readable=not yes, writable=bool(peer.link.backlog))
+            peer.link.heard = time.monotonic()
+            self._watch(descriptor, peer)
+
+    def _watch(self, descriptor: int, peer: StreamPeer) -> None:
+        backlog = bool(peer.link.backlog)
+        self._loop.watch(descriptor, self._on_local, readable=not self._held_back, writable=backlog)
+
+    def sweep(self, now: float) -> None:
+        """Drop connections that have not registered in time; `now` is `time.monotonic`'s."""
+        for descriptor, peer in list(self._local.items()):
+            if not peer.known and now - peer.since > _PATIENCE:
+                self._close_local(descriptor, "never registered")
 
     def close(self) -> None:
         """Close what ZeroMQ has open; all else ends with the process."""
@@ -99,16 +119,31 @@ class Doors:
     def _on_knock(self, _descriptor: int) -> None:
         try:
             sock, _ = self._listeners.local.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._make_room(error)
             return
         _pid, user, _group = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if user not in (os.getuid(), 0):
             self._log.warning(f"refused a connection of user {user}")
             sock.close()
             return
-        peer = StreamPeer(StreamLink(sock))
-        self._local[sock.fileno()] = peer
-        self._loop.watch_link(peer.link, self._on_local)
+        descriptor, peer = sock.fileno(), StreamPeer(StreamLink(sock))
+        peer.link.limit = _STRANGER
+        peer.link.on_blocked = lambda _blocked: self._watch(descriptor, peer)
+        self._local[descriptor] = peer
+        self._watch(descriptor, peer)
+
+    def _make_room(self, error: OSError) -> None:
+        """Close the oldest connection that has not registered; where there is none, wait until another one ends."""
+        self._log.warning(f"a connection cannot be accepted: {error}")
+        for descriptor, peer in self._local.items():
+            if not peer.known:
+                self._close_local(descriptor, "had to make room")
+                return
+        self._full = True
+        self._loop.unwatch(self._listeners.local.fileno())
 
     def _on_tcp_knock(self, _descriptor: int) -> None:
         self.open_hub()
@@ -132,6 +167,9 @@ class Doors:
         peer = self._local.pop(descriptor)
         self._loop.unwatch(descriptor)
         peer.close()
+        if self._full:
+            self._full = False
+            self._loop.watch(self._listeners.local.fileno(), self._on_knock)
         self._lost(peer, why)
 
     def _on_hub_lost(self, peer: Any) -> None:

@@ -13,13 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import attrs
-
 from flowcore.errors import ConfigurationError, InvalidResourceSpecification
 from flowcore.executors.base import RunContext
 from flowcore.executors.block import BlockErrorHandler, BlockExecutor
 from flowcore.executors.errors import ExecutorError
-from flowcore.jobs.states import JobState, JobStatus
 from flowcore.providers.base import Provider
 from flowcore_htex import launch
 from flowcore_htex.broker import Broker, InterchangeFailed
@@ -27,18 +24,21 @@ from flowcore_htex.client import Client
 from flowcore_htex.curve import prepare_folder, write_keys
 from flowcore_htex.demand import Demand, local_node
 from flowcore_htex.errors import VersionMismatch
+from flowcore_htex.launch import SETTINGS
 from flowcore_htex.matching import ManagerSelector
 from flowcore_htex.mending import Mender
 from flowcore_htex.options import Options
 from flowcore_htex.outbox import HtexFuture
-from flowcore_htex.settings import SETTINGS, interchange_settings, manager_settings
+from flowcore_htex.search import BARE
+from flowcore_htex.settings import interchange_settings, manager_settings
+
+__all__ = ["SETTINGS", "HighThroughputExecutor"]
 
 logger = logging.getLogger(__name__)
 
 _GREETING: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
 _CLIENT_PORTS: Final = (55000, 56000)
-_TEMPLATE_KEYS: Final = ("python", "config", "block_id", "label", "logdir", "debug", "nodes_per_block")
 
 
 class HighThroughputExecutor(BlockExecutor):
@@ -48,8 +48,9 @@ class HighThroughputExecutor(BlockExecutor):
         label: names the executor within a run.
         provider: obtains the blocks; None for this machine.
         launch_cmd: how a manager is started, a format template; None for `flowcore_htex.launch.MANAGER`. Keys: python,
-            config (the settings file), block_id, label, logdir, debug, nodes_per_block, and each name in the settings
-            file. A setting is overridden with `--NAME VALUE`.
+            manager (the code for `python -c`), config (the settings file), block_id, label, logdir, debug (`--debug` or
+            nothing), nodes_per_block, and each of `flowcore_htex.launch.SETTINGS`. A setting is overridden with
+            `--NAME VALUE`, the value in json where it is no text.
         address: where managers reach the interchange, an address or a host name; None offers all of this host's.
         worker_ports: a pair of ports for managers; both are listened on.
         worker_port_range: where a port for managers is looked for: the first, and one past the last.
@@ -149,24 +150,30 @@ class HighThroughputExecutor(BlockExecutor):
             "cpu_affinity": cpu_affinity,
             "available_accelerators": available_accelerators,
             "manager_selector": manager_selector,
+            "working_dir": working_dir,
+            "worker_debug": worker_debug,
+            "launch_cmd": launch_cmd,
+            "interchange_launch_cmd": interchange_launch_cmd,
             "encrypted": encrypted,
             "cert_dir": cert_dir,
         }
         self.options = Options(**values)
-        self.worker_debug = worker_debug
-        self.interchange_launch_cmd = interchange_launch_cmd
-        self.launch_cmd = self._checked_launch_cmd(launch_cmd or launch.MANAGER)
+        if storage_access is not None and (isinstance(storage_access, str) or not isinstance(storage_access, Sequence)):
+            raise ConfigurationError(f"storage_access={storage_access!r}: give a list of staging methods")
+        self.launch_cmd = self.options.launch_cmd
         super().__init__(
             label=label,
             provider=provider if provider is not None else _this_machine(),
             block_error_handler=block_error_handler,
-            working_dir=working_dir,
+            working_dir=self.options.working_dir,
             storage_access=storage_access,
         )
         self._client: Client | None = None
         self._run: RunContext | None = None
         self._settings: dict[str, Any] = {}
+        self._owner = 0
         self._connected_blocks: set[str] = set()
+        self._refused_blocks: set[str] = set()
         self._demand = Demand()
         self._mender = Mender(self)
 
@@ -177,6 +184,7 @@ class HighThroughputExecutor(BlockExecutor):
         if self._run is not None:
             raise ExecutorError(self.label, "it has been started before; make a new one for a new run")
         self._run = run
+        self._owner = os.getpid()
         try:
             self._start(run)
         except BaseException:
@@ -207,20 +215,37 @@ class HighThroughputExecutor(BlockExecutor):
             self._config_path.write_text(json.dumps(self._settings, indent=1), encoding="utf-8")
         except (OSError, InterchangeFailed) as error:
             raise ExecutorError(self.label, f"the interchange cannot be started: {error}") from error
-        self.attach(self._mender.wake, demand=False)
+        self.attach(self._mender.demand, self._mender.wake)
         self.start_blocks(run)
         import cloudpickle  # noqa: F401 - loaded here, while the other processes start
 
         if not self._client.wait_until_greeted(_GREETING):
-            raise ExecutorError(self.label, f"the interchange does not answer; see {self.logdir}")
+            why = self._client.failure or f"the interchange does not answer; see {self.logdir}"
+            raise ExecutorError(self.label, str(why)) from self._client.failure
 
     def shutdown(self) -> None:
-        """Stop everything; see `Executor`."""
+        """Stop everything; see `Executor`. Does nothing in a forked child of the process that started it."""
+        if self._owner != os.getpid():
+            return
         self._mender.close()
         if self._client is not None:
             self._client.shutdown()
         if self._run is not None:
             self.end_blocks()
+
+    def reset(self) -> None:
+        """Put the executor in order again, with a new interchange if it has none; see `BlockExecutor`."""
+        if self._client is not None and self._client.failure is not None:
+            try:
+                self._client.start()
+            except (OSError, InterchangeFailed) as error:
+                raise ExecutorError(self.label, f"the interchange cannot be started: {error}") from error
+        super().reset()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no poller looks after the blocks."""
+        return self._on_jobs_changed == self._mender.wake
 
     # -- tasks
 
@@ -289,15 +314,6 @@ class HighThroughputExecutor(BlockExecutor):
         """Return the ids of the blocks from which a manager has ever connected."""
         return list(self._connected_blocks)
 
-    def status(self) -> dict[str, JobStatus]:
-        """Return what was last known of every block; one with a manager runs, whatever the provider last said."""
-        return {
-            block: attrs.evolve(status, state=JobState.RUNNING)
-            if status.state is JobState.PENDING and block in self._connected_blocks
-            else status
-            for block, status in super().status().items()
-        }
-
     def idle_blocks(self) -> Mapping[str, float]:
         """See `BlockExecutor`."""
         idle: dict[str, float] = {}
@@ -324,16 +340,19 @@ class HighThroughputExecutor(BlockExecutor):
         values = {
             **self._settings,
             "python": python,
+            "manager": BARE.format(module="flowcore_htex.manager"),
             "config": self._config_path,
-            "debug": "--debug" if self.worker_debug else "",
+            "debug": "--debug" if self.options.worker_debug else "",
             "nodes_per_block": self.provider.nodes_per_block,
         }
         command = launch.manager_command(self.launch_cmd, values, block_id)
         variables = {"FLOWCORE_RUN_ID": self._run.run_id, "FLOWCORE_BLOCK_ID": block_id}
         if self.options.container_image:
             folders = {self.logdir, str(Path(self._settings["socket"]).parent), self._settings["cert_dir"]}
-            binds = sorted(str(folder) for folder in folders if folder)
-            command = launch.containerized(self.options.container_image, command, binds, list(variables))
+            folders |= {self.worker_logdir} if self.options.worker_logdir_root else set()
+            binds = sorted(folder for folder in folders if folder)
+            passed = [*variables, "FLOWCORE_CORES", "FLOWCORE_MEMORY_GB"]
+            command = launch.containerized(self.options.container_image, command, binds, passed)
         exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
         return f"export {exports}\n{command}"
 
@@ -375,14 +394,8 @@ class HighThroughputExecutor(BlockExecutor):
     @cached_property
     def _local_node(self) -> dict[str, Any] | None:
         """What a node has, where the nodes are this machine."""
-        return local_node(self.provider, self.options) if self.provider.label == "local" else None
-
-    def _checked_launch_cmd(self, template: str) -> str:
-        keys = {**dict.fromkeys(_TEMPLATE_KEYS), **dict.fromkeys(SETTINGS)}
-        try:
-            return launch.check_template("launch_cmd", template, keys)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        folder = self.logdir if self._run is not None else str(Path.cwd())
+        return local_node(self.provider, self.options, folder) if self.provider.label == "local" else None
 
     def _make_keys(self) -> str:
         folder = prepare_folder(self.options.cert_dir or Path(self.logdir) / "certificates")
@@ -392,17 +405,17 @@ class HighThroughputExecutor(BlockExecutor):
     @property
     def _log_level(self) -> int | None:
         assert self._run is not None
-        return logging.DEBUG if self.worker_debug else self._run.log_level
+        return logging.DEBUG if self.options.worker_debug else self._run.log_level
 
     def _make_broker(self, run: RunContext, cert_dir: str | None) -> Broker:
         options = self.options
         own = (
-            self.interchange_launch_cmd is not None
+            options.interchange_launch_cmd is not None
             or options.loopback_address != _LOOPBACK
             or options.interchange_port_range != _CLIENT_PORTS
         )
         return Broker(
-            launch.interchange_command(self.interchange_launch_cmd),
+            options.interchange_launch_cmd or launch.interchange_command(None),
             interchange_settings(options, self.logdir, self._log_level, cert_dir),
             own=own,
             output=Path(self.logdir) / "interchange.stderr",
@@ -411,13 +424,19 @@ class HighThroughputExecutor(BlockExecutor):
 
     def _manager_changed(self, record: dict[str, Any]) -> None:
         """Take note of a manager that came, went or was refused; in the client's thread."""
-        if record["event"] == "registered":
-            self._connected_blocks.add(record["manager"]["block_id"])
-        if self._client is None:
+        client, event, block = self._client, record["event"], record["manager"].get("block_id", "")
+        if client is None:
             return
-        if record["event"] == "refused" and not self._client.managers:
-            self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
-        self._demand.recheck(self._client, self._never)
+        if event == "registered":
+            self._connected_blocks.add(block)
+        elif event == "refused":
+            self._refused_blocks.add(block)
+            live = {one for one, status in self.status().items() if not status.terminal}
+            if not client.managers and live <= self._refused_blocks:
+                self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
+        elif event == "lost" and record.get("silent") and block not in client.blocks():
+            self._mender.abandon(block)
+        self._demand.recheck(client, self._never)
 
 
 def _this_machine() -> Provider:

@@ -27,7 +27,6 @@ from flowcore_htex.zlink import (
     to_frames,
 )
 
-
 _LINGER: Final = 200
 """Milliseconds for what is still to be sent at the end."""
 
@@ -40,7 +39,12 @@ class HubPeer:
         self.identity = identity
         self.descriptor = -1
         self.heard = time.monotonic()
+        self.known = False
         self.manager: Manager | None = None
+
+    def accept(self) -> None:
+        """See `Peer`."""
+        self.known = True
 
     def queue(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """Send; ZeroMQ has queues of its own, and drops what is for a peer that is gone."""

@@ -22,6 +22,8 @@ from flowcore_htex.loop import Loop
 from flowcore_htex.matching import RandomManagerSelector, learn
 from flowcore_htex.peers import Manager, Peer
 from flowcore_htex.pending import Pending
+from flowcore_htex.registration import misfit
+from flowcore_htex.search import extend_path
 from flowcore_htex.version import RELEASE
 from flowcore_htex.wire import Task
 
@@ -48,12 +50,13 @@ class Interchange:
         self._doors = Doors(listeners, settings["cert_dir"], self._loop, log, self._from_peer, self._on_peer_lost)
         self._managers: dict[str, Manager] = {}
         self._functions: dict[int, bytes] = {}
-        self._pending = Pending(_selector(settings["manager_selector"]), settings["prefetch_capacity"])
+        self._pending = Pending(_selector(settings["manager_selector"]), settings["prefetch_capacity"], log)
         self._recovering: dict[int, Task] | None = None
         self._expected: set[str] = set(settings["expected_managers"])
         self._recovered_by = 0.0
         self._going = True
         self._dirty: set[str] = set()
+        self._cancelled: set[int] = set()
         self._check_every: float = min(settings["heartbeat_period"], settings["heartbeat_threshold"] / 3)
         self._next_check = time.monotonic() + self._check_every
         self._congested = self._orphaned = False
@@ -81,6 +84,8 @@ class Interchange:
                 self._doors.serve_pending()
             else:
                 loop.turn(max(0.0, self._deadline() - time.monotonic()))
+            if self._cancelled:
+                self._cancel()
             self._flush_client()
             if time.monotonic() >= self._deadline():
                 self._keep_time()
@@ -105,10 +110,11 @@ class Interchange:
         if now < self._next_check:
             return
         self._next_check = now + self._check_every
+        self._doors.sweep(now)
         settings = self._settings
         for manager in list(self._managers.values()):
             if now - manager.peer.heard >= settings["heartbeat_threshold"] and not self._congested:
-                self._lose(manager, f"was silent for {settings['heartbeat_threshold']:g} s")
+                self._lose(manager, f"was silent for {settings['heartbeat_threshold']:g} s", silent=True)
             elif now - manager.told >= self._check_every / 2:
                 manager.told = now
                 manager.acknowledge()
@@ -141,7 +147,7 @@ class Interchange:
         elif kind == wire.FORGET:
             self._forget_functions(wire.unpack_ids(head))
         elif kind == wire.CANCEL:
-            self._cancel(set(wire.unpack_ids(head)))
+            self._cancelled.update(wire.unpack_ids(head))
         elif kind == wire.ASK:
             self._answer(wire.unpack_json(head))
         elif kind == wire.READY and self._recovering is not None:
@@ -172,7 +178,9 @@ class Interchange:
                 manager.peer.queue(wire.FORGET, wire.pack_ids(sorted(stale)))
                 self._dirty.add(manager.name)
 
-    def _cancel(self, tids: set[int]) -> None:
+    def _cancel(self) -> None:
+        """Forget what was cancelled; once per turn, as each look at the queue is a long one."""
+        tids, self._cancelled = self._cancelled, set()
         tids -= self._pending.drop(tids)
         if self._recovering is not None:
             for tid in tids:
@@ -207,7 +215,7 @@ class Interchange:
     # -- managers
 
     def _on_peer_lost(self, peer: Peer, why: str) -> None:
-        if peer.manager is not None and peer.manager.peer is peer:
+        if peer.manager is not None:
             self._lose(peer.manager, why)
 
     def _from_peer(self, peer: Peer, message: Message) -> None:
@@ -218,13 +226,11 @@ class Interchange:
             peer.flush()
         elif kind == wire.REGISTER:
             self._register(peer, wire.unpack_json(head))
-        elif manager is None or manager.peer is not peer:
-            if kind in (wire.RESULTS, wire.BIG_RESULT):  # of a manager given up too early: used if still wanted
+        elif manager is None or self._managers.get(manager.name) is not manager:
+            if peer.known and kind in (wire.RESULTS, wire.BIG_RESULT):  # given up too early: used if still wanted
+                wire.check_outcome(kind, head, buffers)
                 self._client.queue(kind, head, buffers)
-        elif kind == wire.RESULTS:
-            self._results(manager, head)
-            self._client.queue(kind, head)
-        elif kind in (wire.BIG_RESULT, wire.LOST, wire.DROPPED):
+        elif kind in (wire.RESULTS, wire.BIG_RESULT, wire.LOST, wire.DROPPED):
             self._outcome(manager, kind, head, buffers)
         elif kind == wire.WANTED:
             self._send_functions(manager, wire.unpack_ids(head))
@@ -238,20 +244,21 @@ class Interchange:
         elif kind == wire.END:
             self._lose(manager, str(wire.unpack_json(head).get("why", "ended")))
 
-    def _results(self, manager: Manager, head: bytes) -> None:
-        estimates = self._pending.estimates
-        tids, seconds = wire.unpack_result_times(head)
-        for tid, time_taken in zip(tids, seconds):  # noqa: B905 - one length, by construction
-            task = manager.answered(tid)
-            if task is not None and time_taken >= 0:
-                estimates[task.function] = learn(estimates.get(task.function), time_taken)
-        self._owe(manager, 1)
-
     def _outcome(self, manager: Manager, kind: int, head: bytes, buffers: list[Any]) -> None:
-        for tid in wire.outcome_ids(kind, head):
-            manager.answered(tid)
-        self._client.queue(kind, head, buffers)
-        self._owe(manager, _OWED)
+        tids = wire.check_outcome(kind, head, buffers)
+        if kind != wire.DROPPED:
+            self._client.queue(kind, head, buffers)
+        if kind != wire.RESULTS:
+            for tid in tids:
+                manager.answered(tid)
+            self._owe(manager, _OWED)
+            return
+        estimates = self._pending.estimates
+        for tid, seconds in zip(tids, wire.unpack_result_times(head)[1]):  # noqa: B905 - one length, by construction
+            task = manager.answered(tid)
+            if task is not None and seconds >= 0:
+                estimates[task.function] = learn(estimates.get(task.function), seconds)
+        self._owe(manager, 1)
 
     def _owe(self, manager: Manager, urgency: int) -> None:
         manager.owed += 1
@@ -275,7 +282,7 @@ class Interchange:
         manager.peer.flush()
 
     def _register(self, peer: Peer, info: dict[str, Any]) -> None:
-        reason = mismatch(info)
+        reason = misfit(info)
         if reason is not None:
             self._log.error(f"refused manager {info.get('manager')} on {info.get('hostname')}: {reason}")
             peer.queue(wire.REFUSED, wire.pack_json({"reason": reason}))
@@ -283,6 +290,7 @@ class Interchange:
             record = {"event": "refused", "reason": reason, "manager": {"block_id": str(info.get("block_id"))}}
             self._tell(wire.MANAGERS, record)
             return
+        peer.accept()
         old = self._managers.get(info["manager"])
         manager = Manager(peer, info, self._settings)
         peer.manager = manager
@@ -292,7 +300,7 @@ class Interchange:
         )
         held = set(info["held"])
         if old is not None:
-            entries = [entry for tid, entry in old.tasks.items()]
+            entries = list(old.tasks.values())
             self._pending.put_back([entry[0] for entry in entries if entry[0].tid not in held])
             for task, weight, need, _ in entries:
                 if task.tid in held:
@@ -325,10 +333,11 @@ class Interchange:
         for task in (tasks or {}).values():
             self._accept([task])
 
-    def _lose(self, manager: Manager, why: str) -> None:
+    def _lose(self, manager: Manager, why: str, *, silent: bool = False) -> None:
         """Report the tasks that a manager took with it."""
-        self._managers.pop(manager.name, None)
-        manager.peer.manager = None
+        if self._managers.get(manager.name) is not manager:
+            return  # it was lost before, or has come back over another connection
+        del self._managers[manager.name]
         self._log.warning(
             f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks"
         )
@@ -343,10 +352,10 @@ class Interchange:
                 "why": why,
             }
             self._tell(wire.LOST, record)
-        self._announce("lost", manager)
+        self._announce("lost", manager, silent=silent)
 
-    def _announce(self, event: str, manager: Manager) -> None:
-        self._tell(wire.MANAGERS, {"event": event, "manager": manager.report()})
+    def _announce(self, event: str, manager: Manager, *, silent: bool = False) -> None:
+        self._tell(wire.MANAGERS, {"event": event, "manager": manager.report(), "silent": silent})
 
     def close(self) -> None:
         """Tell the managers to end, and wait a moment until they have."""
@@ -360,36 +369,11 @@ class Interchange:
                 self._doors.serve_pending()
             else:
                 self._loop.turn(left)
-        self._doors.close()
         self._client.close()
+        self._doors.close()
         if self._orphaned:
             _remove_private_folder(self._settings["socket"])
         self._log.info("ended")
-
-
-def mismatch(info: dict[str, Any]) -> str | None:
-    """Tell why a manager does not fit this run, None where it does."""
-    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    for what, theirs, ours in (
-        ("protocol", info.get("protocol"), wire.VERSION),
-        ("flowcore", info.get("release"), RELEASE),
-        ("Python", info.get("python"), python),
-        ("byte order", info.get("byteorder"), sys.byteorder),
-    ):
-        if theirs != ours:
-            return f"the manager has {what} {theirs}, the user's process has {what} {ours}"
-    missing = {
-        "manager",
-        "block_id",
-        "worker_count",
-        "hostname",
-        "cores",
-        "memory",
-        "disk",
-        "gpus",
-        "held",
-    } - info.keys()
-    return f"its registration lacks {', '.join(sorted(missing))}" if missing else None
 
 
 def _remove_private_folder(path: str) -> None:
@@ -423,7 +407,7 @@ def main() -> NoReturn:
     journal = Log(settings["log"], settings["log_level"])
     journal.info(f"interchange of {settings['label']}, flowcore {RELEASE}, pid {os.getpid()}")
     interchange = None
-    sys.path += [entry for entry in settings["sys_path"] if entry not in sys.path]  # the selector may be the user's
+    extend_path(settings["sys_path"])  # the selector may be the user's
     try:
         link, listeners = _connect(settings)
         interchange = Interchange(settings, link, listeners, journal)

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from string import Formatter
 from typing import Any, Final
 
-INTERCHANGE: Final = ("{python}", "-m", "flowcore_htex.interchange")
-"""The default of `interchange_launch_cmd`."""
+from flowcore_htex.search import BARE
 
-MANAGER: Final = "{python} -m flowcore_htex.manager --config {config} --block-id {block_id}"
-"""The default of `launch_cmd`."""
+INTERCHANGE: Final = ("{python}", "-c", BARE.format(module="flowcore_htex.interchange"))
+"""The default of `interchange_launch_cmd`; `{python} -m flowcore_htex.interchange` does as well."""
+
+MANAGER: Final = "{python} -c {manager} --config {config} --block-id {block_id} {debug}"
+"""The default of `launch_cmd`; `-m flowcore_htex.manager` does as well as `-c {manager}`."""
+
+TEMPLATE_KEYS: Final = ("python", "manager", "config", "block_id", "label", "logdir", "debug", "nodes_per_block")
+"""What `launch_cmd` may use, beside the settings."""
+
+SETTINGS: Final = (
+    "run_id",
+    "label",
+    "logdir",
+    "worker_logs",
+    "log_level",
+    "socket",
+    "socket_host",
+    "socket_outlives_interchange",
+    "addresses",
+    "ports",
+    "cert_dir",
+    "address_probe_timeout",
+    "heartbeat_period",
+    "heartbeat_threshold",
+    "poll_period",
+    "drain_period",
+    "max_workers",
+    "cores_per_worker",
+    "mem_per_worker",
+    "accelerators",
+    "cpu_affinity",
+    "sys_path",
+)
+"""The names in a manager's settings file; each is a key of `launch_cmd` and an option of the manager's command."""
 
 RUNTIMES: Final = {
     "apptainer": "apptainer exec {binds} {image}",
@@ -27,8 +58,10 @@ _BIND: Final = {"apptainer": "--bind", "singularity": "--bind", "podman": "-v", 
 _ALIASES: Final = {"charliecloud": "ch-run"}
 
 
-def check_template(name: str, template: str, keys: Mapping[str, Any]) -> str:
+def check_template(name: str, template: str, keys: Collection[str]) -> str:
     """Return a command template, or raise a `ValueError` that lists the keys there are."""
+    if not isinstance(template, str):
+        raise ValueError(f"{name}={template!r}: it has to be a text")  # noqa: TRY004 - one kind of error for bad values
     try:
         fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     except ValueError as error:
@@ -45,12 +78,21 @@ def check_template(name: str, template: str, keys: Mapping[str, Any]) -> str:
 def manager_command(template: str, values: Mapping[str, Any], block_id: str) -> str:
     """Return the shell text that starts a manager, every value quoted."""
     quoted = {key: shlex.quote(_text(value)) for key, value in {**values, "block_id": block_id}.items()}
-    return template.format(**quoted)
+    return template.format(**{**quoted, "debug": values.get("debug", "")})  # no word at all where it is empty
 
 
 def interchange_command(template: str | Sequence[str] | None) -> list[str]:
-    """Return the words of the command that starts the interchange."""
-    words = shlex.split(template) if isinstance(template, str) else list(template or INTERCHANGE)
+    """Return the words of the command that starts the interchange, or raise a `ValueError`."""
+    try:
+        words = (
+            shlex.split(template) if isinstance(template, str) else list(INTERCHANGE if template is None else template)
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"interchange_launch_cmd={template!r}: give a command, or a list of its words: {error}"
+        ) from error
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"interchange_launch_cmd={template!r}: give a command, or a list of its words")
     return [word.replace("{python}", sys.executable) for word in words]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import struct
 import time
@@ -65,7 +66,8 @@ class StreamLink:
     """A link over a connected stream socket, which it owns.
 
     `on_blocked` is called with True when something begins to wait for the peer to read, and with False when all is
-    sent; meanwhile `flush` is to be called whenever the socket can be written.
+    sent; meanwhile `flush` is to be called whenever the socket can be written. `limit` is how large a message may be,
+    for peers that are not trusted yet.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -77,6 +79,7 @@ class StreamLink:
         self._waiting: deque[memoryview] = deque()
         self._blocked = False
         self.on_blocked: Callable[[bool], object] = bool
+        self.limit: int | None = None
         self.backlog = 0
         self.heard = time.monotonic()
 
@@ -194,6 +197,12 @@ class StreamLink:
         """See `Link`."""
         self._sock.close()
 
+    def _prefix(self, data: bytes | bytearray, position: int) -> tuple[int, int, int]:
+        kind, head_size, count = wire.parse_prefix(data, position)
+        if self.limit is not None and (count or head_size > self.limit):
+            raise ProtocolError("a message of a stranger is out of bounds")
+        return kind, head_size, count
+
     def _parse(self, data: bytes, messages: list[Message]) -> None:
         if self._rest:
             self._rest += data
@@ -201,7 +210,7 @@ class StreamLink:
                 self._rest = bytearray(self._rest)
             if len(self._rest) < wire.PREFIX_SIZE:
                 return
-            kind, head_size, count = wire.parse_prefix(self._rest)
+            _, head_size, count = self._prefix(self._rest, 0)
             if len(self._rest) < wire.PREFIX_SIZE + 8 * count + head_size:
                 return
             data = bytes(self._rest)
@@ -209,7 +218,7 @@ class StreamLink:
         position = 0
         size = len(data)
         while size - position >= wire.PREFIX_SIZE:
-            kind, head_size, count = wire.parse_prefix(data, position)
+            kind, head_size, count = self._prefix(data, position)
             start = position + wire.PREFIX_SIZE + 8 * count
             end = start + head_size
             if end > size:
@@ -229,41 +238,46 @@ class StreamLink:
 
 
 class _Filling:
-    """A message whose buffers are still arriving, read straight into place."""
+    """A message whose buffers are still arriving, read straight into place; each is made when its turn comes."""
 
     def __init__(self, kind: int, head: bytes, sizes: Iterable[int]) -> None:
-        try:
-            buffers = [bytearray(size) for size in sizes]
-        except MemoryError as error:
-            raise ProtocolError("a buffer is larger than the memory") from error
-        self.message: Message = (kind, head, buffers)
-        self._todo = deque(memoryview(buffer) for buffer in buffers if buffer)
+        self._buffers: list[Any] = []
+        self.message: Message = (kind, head, self._buffers)
+        self._sizes = deque(sizes)
+        self._view = memoryview(b"")
+        self._next()
 
     @property
     def complete(self) -> bool:
-        return not self._todo
+        return not self._view
+
+    def _next(self) -> None:
+        while not self._view and self._sizes:
+            size = self._sizes.popleft()
+            try:
+                buffer = mmap.mmap(-1, size) if size >= _CHUNK else bytearray(size)
+            except (MemoryError, OSError, ValueError, OverflowError) as error:
+                raise ProtocolError(f"there is no room for a buffer of {size} bytes") from error
+            self._buffers.append(buffer)
+            self._view = memoryview(buffer)
 
     def take(self, data: bytes, start: int) -> int:
         """Copy what `data` holds from `start` on, and return where the next message begins."""
-        while self._todo and start < len(data):
-            view = self._todo[0]
-            part = data[start : start + len(view)]
-            view[: len(part)] = part
+        while self._view and start < len(data):
+            part = data[start : start + len(self._view)]
+            self._view[: len(part)] = part
             self._advance(len(part))
             start += len(part)
         return start
 
     def fill(self, sock: socket.socket) -> int:
-        size = sock.recv_into(self._todo[0])
+        size = sock.recv_into(self._view)
         self._advance(size)
         return size
 
     def _advance(self, size: int) -> None:
-        rest = self._todo[0][size:]
-        if rest:
-            self._todo[0] = rest
-        else:
-            self._todo.popleft()
+        self._view = self._view[size:]
+        self._next()
 
 
 def _sizes(data: bytes, start: int, count: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from flowcore_htex.loop import Loop
 from flowcore_htex.node import inspect_node, worker_count
 from flowcore_htex.nursery import NodeBroken
 from flowcore_htex.pool import WorkerPool
+from flowcore_htex.registration import python_version
 from flowcore_htex.slots import Slot
 from flowcore_htex.upstream import Unreachable, Upstream
 from flowcore_htex.version import RELEASE
@@ -73,6 +74,9 @@ class Manager:
         for rank in range(self._count):
             gpu = self._accelerators[rank] if self._accelerators else None
             mine = worker_cores(self._settings["cpu_affinity"], rank, self._count, cores)
+            if not set(mine) <= set(cores):
+                absent = ", ".join(str(core) for core in sorted(set(mine) - set(cores)))
+                raise NodeBroken(f"cpu_affinity={self._settings['cpu_affinity']!r}: this node has no core {absent}")
             environment = {
                 **worker_environment(rank, self._count, self.name, self._settings["block_id"]),
                 **affinity_environment(mine),
@@ -148,7 +152,7 @@ class Manager:
             "manager": self.name,
             "protocol": wire.VERSION,
             "release": RELEASE,
-            "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+            "python": python_version(),
             "byteorder": sys.byteorder,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
@@ -228,7 +232,7 @@ class Manager:
 
 
 def main() -> NoReturn:
-    """Run a manager: `--config FILE`, then `--NAME VALUE` for any setting in it that is to be another."""
+    """Run a manager: `--config FILE --block-id ID [--debug]`, and `--NAME VALUE` for settings that are to be others."""
     settings = read_settings(sys.argv[1:])
     name = os.urandom(6).hex()
     folder = os.path.join(settings["logdir"], f"block-{settings['block_id']}", name)
@@ -271,9 +275,12 @@ def _allow_descriptors(wanted: int) -> None:
 
 def read_settings(arguments: list[str]) -> dict[str, Any]:
     """Read the configuration file that the arguments name, with what they change in it."""
-    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    words = [word for word in arguments if word != "--debug"]
+    options = dict(zip(words[::2], words[1::2], strict=True))
     with open(options.pop("--config"), encoding="utf-8") as stream:
         settings: dict[str, Any] = json.load(stream)
+    if "--debug" in arguments:
+        settings["log_level"] = DEBUG
     for name, text in options.items():
         key = name.removeprefix("--").replace("-", "_")
         if key != "block_id" and key not in settings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Final
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
-from flowcore.executors.block import BlockExecutor
+if TYPE_CHECKING:
+    from flowcore_htex.executor import HighThroughputExecutor
 
 logger = logging.getLogger(__name__)
 
@@ -16,16 +18,17 @@ _LONGEST: Final = 30.0
 class Mender:
     """Does what the kernel's poller does, as little of it as keeps futures from waiting for ever.
 
-    A poller that attaches itself to the executor takes this one's place. The thread, `flowcore-htex-mender-LABEL`,
-    is started by the first block that ends.
+    A poller that attaches itself to the executor takes this one's place, but for blocks that are silent. The thread,
+    `flowcore-htex-mender-LABEL`, is started when there is something to do.
     """
 
-    def __init__(self, executor: BlockExecutor) -> None:
+    def __init__(self, executor: HighThroughputExecutor) -> None:
         self._executor = executor
         self._lock = threading.Lock()  # guards `_thread`
         self._thread: threading.Thread | None = None
         self._due = threading.Event()
         self._closed = threading.Event()
+        self._lost: deque[str] = deque()
 
     def wake(self) -> None:
         """Have a look at the blocks, soon; called from any thread."""
@@ -35,6 +38,16 @@ class Mender:
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
         self._due.set()
+
+    def demand(self) -> None:
+        """Have a look if there is no block at all; called with each task that the blocks may not be enough for."""
+        if self._executor.tally().active == 0:
+            self.wake()
+
+    def abandon(self, block_id: str) -> None:
+        """Cancel a block whose managers are silent, so that another can take its place."""
+        self._lost.append(block_id)
+        self.wake()
 
     def close(self) -> None:
         """Stop."""
@@ -58,6 +71,10 @@ class Mender:
 
     def _look(self) -> None:
         executor = self._executor
+        while self._lost:
+            executor.abandon([self._lost.popleft()])
+        if not executor.alone:
+            return
         executor.poll()
         executor.handle_errors()
         tally = executor.tally()

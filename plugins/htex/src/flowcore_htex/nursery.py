@@ -15,6 +15,7 @@ from typing import Any, Final
 from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
+from flowcore_htex.search import BARE
 from flowcore_htex.slots import Slot
 
 _PACKET: Final = 1 << 17
@@ -47,7 +48,7 @@ class Nursery:
     """
 
     def __init__(
-        self, slots: list[Slot], loop: Loop, log: Log, sys_path: list[str], died: Callable[[Slot, int], None]
+        self, slots: list[Slot], loop: Loop, log: Log, sys_path: list[list[str]], died: Callable[[Slot, int], None]
     ) -> None:
         self._slots = slots
         self._loop = loop
@@ -67,7 +68,8 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.set_inheritable(True)
         os.set_inheritable(self._shared, True)
-        arguments = [sys.executable, "-m", "flowcore_htex.zygote", str(theirs.fileno()), str(self._shared)]
+        code = BARE.format(module="flowcore_htex.zygote")
+        arguments = [sys.executable, "-c", code, str(theirs.fileno()), str(self._shared)]
         self._zygote = os.posix_spawn(sys.executable, arguments, os.environ, setsid=True)
         theirs.close()
         ours.send(json.dumps({"sys_path": self._sys_path}).encode())

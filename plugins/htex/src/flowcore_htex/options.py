@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +15,24 @@ from flowcore.errors import ConfigurationError
 from flowcore.resources import parse_memory
 from flowcore_htex.addresses import check_port, check_port_range, resolve
 from flowcore_htex.affinity import check_affinity
+from flowcore_htex.launch import MANAGER, SETTINGS, TEMPLATE_KEYS, check_template, interchange_command
 from flowcore_htex.matching import ManagerSelector, RandomManagerSelector
 
 _LEAST_MEMORY: Final = 64
+_LONGEST: Final = 2_000_000
+"""Seconds that the system calls can wait."""
 
 
 def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f"{name}={value!r}: it has to be a number above 0")
     return value
+
+
+def _seconds(name: str, value: Any) -> float:
+    if _positive(name, value) > _LONGEST:
+        raise ValueError(f"{name}={value!r}: more than {_LONGEST} s is too long to be meant")
+    return float(value)
 
 
 def _natural(name: str, value: Any) -> int:
@@ -83,13 +93,13 @@ def _ports(name: str, value: Any) -> list[int]:
     return [check_port(name, first), check_port(name, second)]
 
 
-def _address(_name: str, value: str) -> str:
-    return resolve(value)
+def _address(name: str, value: Any) -> str:
+    return resolve(_text(name, value))
 
 
 def _selector(name: str, value: Any) -> ManagerSelector:
-    if not callable(getattr(value, "sort_managers", None)):
-        raise TypeError(f"{name}={value!r}: a selector has a method sort_managers(ready, names)")
+    if isinstance(value, type) or not callable(getattr(value, "sort_managers", None)):
+        raise TypeError(f"{name}={value!r}: a selector is an object with a method sort_managers(ready, names)")
     return value  # type: ignore[no-any-return]  # checked above
 
 
@@ -109,10 +119,30 @@ def _path(_name: str, value: Any) -> Path:
     return Path(value)
 
 
+def _folder(name: str, value: Any) -> str:
+    return _text(name, os.fspath(value))
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: it is True or False")
+    return value
+
+
+def _template(name: str, value: Any) -> str:
+    return check_template(name, MANAGER if value is None else value, {*TEMPLATE_KEYS, *SETTINGS})
+
+
+def _command(_name: str, value: Any) -> list[str]:
+    return interchange_command(value)
+
+
 def _encrypted(name: str, value: Any) -> bool:
-    if value not in (None, True, False):
+    if value is None:
+        return True
+    if value not in (True, False):
         raise ValueError(f"{name}={value!r}: it is True, False, or None for True")
-    return value is not False
+    return bool(value)
 
 
 def _field(check: Callable[[str, Any], Any]) -> Any:
@@ -144,12 +174,16 @@ class Options:
     max_workers: float = _field(_worker_limit)
     max_workers_per_node: float = _field(_worker_limit)
     prefetch_capacity: int = _field(_natural)
-    heartbeat_threshold: float = _field(_positive)
-    heartbeat_period: float = _field(_positive)
+    heartbeat_threshold: float = _field(_seconds)
+    heartbeat_period: float = _field(_seconds)
     poll_period: float = _field(_at_least_zero)
-    address_probe_timeout: float | None = _field(_optional(_positive))
-    drain_period: float | None = _field(_optional(_positive))
-    worker_logdir_root: str | None = _field(_optional(_text))
+    address_probe_timeout: float | None = _field(_optional(_seconds))
+    drain_period: float | None = _field(_optional(_seconds))
+    worker_logdir_root: str | None = _field(_optional(_folder))
+    working_dir: str | None = _field(_optional(_folder))
+    worker_debug: bool = _field(_flag)
+    launch_cmd: str = _field(_template)
+    interchange_launch_cmd: list[str] | None = _field(_optional(_command))
     container_image: str | None = _field(_optional(_text))
     cpu_affinity: str = _field(lambda _name, value: check_affinity(value))
     available_accelerators: list[str] = _field(_accelerators)

@@ -17,6 +17,11 @@ class Peer(Protocol):
     """A connection to something that is, or wants to be, a manager."""
 
     manager: Manager | None
+    known: bool
+    """Whether it has ever registered: what it says of tasks counts, even if it was given up meanwhile."""
+
+    def accept(self) -> None:
+        """Take note that it has registered."""
 
     @property
     def heard(self) -> float:
@@ -37,7 +42,14 @@ class StreamPeer:
 
     def __init__(self, link: StreamLink) -> None:
         self.link = link
+        self.known = False
+        self.since = time.monotonic()
         self.manager: Manager | None = None
+
+    def accept(self) -> None:
+        """See `Peer`."""
+        self.known = True
+        self.link.limit = None
 
     @property
     def heard(self) -> float:

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from flowcore_htex.log import Log
 from flowcore_htex.matching import UNITS, ManagerSelector, choose, reserve, units_ahead
 from flowcore_htex.peers import Manager
 from flowcore_htex.wire import Task
 
 _LAST: Final = float("inf")
+_SOONEST: Final = float("-inf")
 _LOOK_BEHIND: Final = 64
 """How many demanding tasks behind one that has to wait are tried."""
 
@@ -20,8 +22,10 @@ _LOOK_BEHIND: Final = 64
 class Pending:
     """Queues of waiting tasks; a task's id tells its age, as the user's process counts upwards."""
 
-    def __init__(self, selector: ManagerSelector, prefetch: int) -> None:
+    def __init__(self, selector: ManagerSelector, prefetch: int, log: Log) -> None:
         self.estimates: dict[int, float] = {}
+        self._log = log
+        self._selector_failed = False
         self._selector = selector
         self._prefetch = prefetch
         self._plain: deque[Task] = deque()
@@ -46,7 +50,7 @@ class Pending:
         self._plain.extendleft(task for task in reversed(tasks) if not task.spec)
         for task in tasks:
             if task.spec:
-                heapq.heappush(self._special, (_LAST, task.tid, task, json.loads(task.spec)))
+                heapq.heappush(self._special, (_SOONEST, task.tid, task, json.loads(task.spec)))
 
     def drop(self, tids: set[int]) -> set[int]:
         """Forget cancelled tasks; returns those that were waiting here."""
@@ -67,6 +71,8 @@ class Pending:
         for level in (1, 1 + self._prefetch) if self._prefetch else (1,):
             if self._plain:
                 self._give_plain(able, level, functions)
+        if self._special and not self._plain and able:
+            self._give_special(able, functions)
 
     def _give_plain(self, able: dict[str, Manager], level: int, functions: dict[int, bytes]) -> None:
         ready = {name for name, manager in able.items() if manager.used < level * UNITS * manager.workers}
@@ -74,7 +80,7 @@ class Pending:
             return
         names: Iterable[str] = ready
         if len(able) > 1:
-            names = self._selector.sort_managers({name: able[name].report() for name in ready}, ready)
+            names = self._sorted({name: able[name].report() for name in ready})
         plain, estimates = self._plain, self.estimates
         for name in names:
             manager = able[name]
@@ -88,6 +94,17 @@ class Pending:
                 manager.hand_over(given, functions)
             if not plain:
                 return
+
+    def _sorted(self, ready: dict[str, dict[str, Any]]) -> list[str]:
+        """Ask the selector, which may be the user's, and take whatever it says for advice."""
+        try:
+            chosen = [name for name in self._selector.sort_managers(ready, set(ready)) if name in ready]
+        except Exception as error:  # noqa: BLE001 - it is foreign code; the tasks go out all the same
+            if not self._selector_failed:
+                self._selector_failed = True
+                self._log.error(f"the manager selector failed, once or more: {type(error).__name__}: {error}")
+            chosen = []
+        return list(dict.fromkeys([*chosen, *ready]))
 
     def _give_special(self, able: dict[str, Manager], functions: dict[int, bytes]) -> dict[str, Manager]:
         """Place tasks that ask for something; returns the managers that are left for all others."""

@@ -28,10 +28,12 @@ def probe(settings: dict[str, Any], deadline: float, journal: Log) -> ZmqLink | 
     keys = _keys(settings, deadline)
     poller = zmq.Poller()
     candidates = {}
+    links = {}
     for address in settings["addresses"]:
         for port in settings["ports"]:
             sock = new_socket(zmq.DEALER)
             secure_client(sock, keys)
+            links[sock] = ZmqLink(sock)
             sock.connect(endpoint(address, port))
             sock.send_multipart(to_frames(wire.PROBE, b"", ()))
             poller.register(sock, zmq.POLLIN)
@@ -51,8 +53,8 @@ def probe(settings: dict[str, Any], deadline: float, journal: Log) -> ZmqLink | 
         if sock is found:
             journal.info(f"connected to {name}")
         else:
-            sock.close(0)
-    return ZmqLink(found) if found is not None else None
+            links[sock].close()
+    return links[found] if found is not None else None
 
 
 def _keys(settings: dict[str, Any], deadline: float) -> Keys | None:

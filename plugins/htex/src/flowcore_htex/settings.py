@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,32 +11,7 @@ from flowcore.serialize import dumps
 from flowcore_htex.addresses import local_addresses
 from flowcore_htex.matching import RandomManagerSelector
 from flowcore_htex.options import Options
-
-SETTINGS: Final = (
-    "run_id",
-    "label",
-    "logdir",
-    "worker_logs",
-    "log_level",
-    "socket",
-    "socket_host",
-    "socket_outlives_interchange",
-    "addresses",
-    "ports",
-    "cert_dir",
-    "address_probe_timeout",
-    "heartbeat_period",
-    "heartbeat_threshold",
-    "poll_period",
-    "drain_period",
-    "max_workers",
-    "cores_per_worker",
-    "mem_per_worker",
-    "accelerators",
-    "cpu_affinity",
-    "sys_path",
-)
-"""The names in a manager's settings file; each is a key of `launch_cmd` and an option of the manager's command."""
+from flowcore_htex.search import search_path
 
 _PROBE: Final = 30
 
@@ -64,7 +38,7 @@ def interchange_settings(options: Options, logdir: str, log_level: int | None, c
         "manager_selector": ""
         if type(selector) is RandomManagerSelector
         else base64.b64encode(dumps(selector)).decode(),
-        "sys_path": _sys_path(),
+        "sys_path": search_path(),
     }
 
 
@@ -90,9 +64,5 @@ def manager_settings(
         "mem_per_worker": options.mem_per_worker,
         "accelerators": options.available_accelerators,
         "cpu_affinity": options.cpu_affinity,
-        "sys_path": _sys_path(),
+        "sys_path": search_path(),
     }
-
-
-def _sys_path() -> list[str]:
-    return [entry or str(Path.cwd()) for entry in sys.path]

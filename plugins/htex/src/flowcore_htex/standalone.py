@@ -45,12 +45,13 @@ def connect_over_tcp(settings: dict[str, Any], listen: Listen) -> tuple[Link, Li
     doorman = authenticator(keys) if keys is not None else None
     sock = new_socket(zmq.PAIR)
     secure_server(sock, keys)
+    link = ZmqLink(sock)
     port = _bind(sock, settings["client"], tuple(settings["client_port_range"]))
     said = {"client_port": port, "ports": [listener.getsockname()[1] for listener in tcp]}
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
     _await_client(sock, doorman)
-    return ZmqLink(sock), Listeners(local, tcp)
+    return link, Listeners(local, tcp)
 
 
 def _await_client(sock: zmq.Socket[bytes], doorman: Authenticator | None) -> None:

@@ -141,6 +141,24 @@ def unpack_result_times(head: bytes) -> tuple[list[int], list[float]]:
     return tids, seconds
 
 
+def check_outcome(kind: int, head: bytes, buffers: list[Any]) -> list[int]:
+    """Return the ids of the tasks of which an outcome tells, or raise `ProtocolError` if it is not well made."""
+    if kind == RESULTS:
+        (count,) = _unpack(_NUMBER, head)
+        tids, start = _column("Q", 8, head, _NUMBER.size, count)
+        sizes, start = _column("I", 4, head, start + 4 * count, count)
+        statuses = head[start : start + count]
+        if start + count + sum(sizes) != len(head) or (statuses and max(statuses) > NONE):
+            raise ProtocolError("a batch of results does not add up")
+        return tids
+    if kind == BIG_RESULT:
+        tid, _seconds, status = unpack_big_result(head)
+        if status > NONE or not buffers:
+            raise ProtocolError("a big result has no payload, or an unknown status")
+        return [tid]
+    return outcome_ids(kind, head)
+
+
 def unpack_results(head: bytes) -> tuple[list[int], bytes, list[bytes]]:
     """Return ids, statuses and payloads of a batch of outcomes."""
     (count,) = _unpack(_NUMBER, head)

@@ -15,7 +15,7 @@ from flowcore_htex.curve import Keys
 from flowcore_htex.link import LinkClosed, Message
 from flowcore_htex.wire import ProtocolError
 
-_LOST: Final = zmq.EVENT_DISCONNECTED
+_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _LINGER: Final = 1000
 
 
@@ -95,8 +95,10 @@ class ZmqLink:
     """A link over a DEALER or PAIR socket with one peer."""
 
     def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        """Take over a socket that has not been bound or connected yet."""
         self._socket = sock
-        self._monitor = sock.get_monitor_socket(_LOST)
+        self._monitor = sock.get_monitor_socket(_EVENTS)
+        self._peers: set[int] = set()
         self.backlog = 0
         self.on_blocked: Callable[[bool], object] = bool
         self.heard = time.monotonic()
@@ -120,21 +122,30 @@ class ZmqLink:
             messages.append(from_frames(self._socket.recv_multipart(copy=False)))
         if messages:
             self.heard = time.monotonic()
-        elif readable(self._monitor):
-            recv_monitor_message(self._monitor)
+        elif self._peer_is_gone():
             raise LinkClosed("the connection was closed")
         return messages
+
+    def _peer_is_gone(self) -> bool:
+        """Whether an authenticated connection has ended; what strangers do at the port is no concern."""
+        while readable(self._monitor):
+            event = recv_monitor_message(self._monitor)
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._peers.add(event["value"])
+            elif event["value"] in self._peers:
+                return True
+        return False
 
     def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """See `Link`."""
         self.queue(kind, head, buffers)
 
     def queue(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
-        """See `Link`; ZeroMQ has queues of its own."""
+        """See `Link`; ZeroMQ has queues of its own, and takes nothing for a peer that is gone: `receive` tells."""
         try:
             self._socket.send_multipart(to_frames(kind, head, buffers), zmq.NOBLOCK, copy=not buffers)
-        except zmq.ZMQError as error:
-            raise LinkClosed(str(error)) from error
+        except zmq.Again:
+            pass
 
     def flush(self) -> None:
         """See `Link`; nothing to do."""
@@ -143,7 +154,7 @@ class ZmqLink:
         """See `Link`."""
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._socket.close()
+        self._socket.close(_LINGER if self._peers else 0)
 
 
 def to_frames(kind: int, head: bytes, buffers: Sequence[Any]) -> list[Any]:

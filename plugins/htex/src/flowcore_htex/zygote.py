@@ -17,6 +17,7 @@ import sys
 import time
 from typing import Any, Final, NoReturn
 
+from flowcore_htex.search import extend_path
 from flowcore_htex.worker import Worker
 
 PR_SET_PDEATHSIG: Final = 1
@@ -76,6 +77,7 @@ class Zygote:
 
     def _spawn(self, order: dict[str, Any], descriptors: list[int]) -> None:
         parent = os.getpid()
+        os.set_inheritable(descriptors[0], False)
         try:
             pid = os.fork()
         except OSError as error:
@@ -249,7 +251,7 @@ def main() -> NoReturn:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     settings = json.loads(control.recv(PACKET))
-    sys.path += [entry for entry in settings["sys_path"] if entry not in sys.path]
+    extend_path(settings["sys_path"])
     import cloudpickle  # noqa: F401 - loaded here once, for all workers
 
     gc.collect()

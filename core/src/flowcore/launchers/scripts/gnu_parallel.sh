@@ -1,7 +1,7 @@
 # GNU parallel starts a copy in each of its slots, `flowcore_tasks_per_node` on every node: here, or through ssh. The
 # command travels through the standard input, which all copies read to its end before they start; so no copy can take
 # the place of another. The job log tells the copies' exit codes, where parallel itself only counts failures.
-flowcore_folder=$(mktemp -d "${TMPDIR:-/tmp}/flowcore-parallel.XXXXXXXX") || exit
+flowcore_folder=$(mktemp -d "${TMPDIR:-${TMP:-/tmp}}/flowcore-parallel.XXXXXXXX") || exit
 for flowcore_node in "${flowcore_nodes[@]}"; do
   case $flowcore_node in
     "$HOSTNAME" | "${HOSTNAME%%.*}" | localhost) flowcore_node=: ;;

@@ -1,5 +1,5 @@
 # The nodes in a file, each on as many lines as it gets copies: the one form that every MPI reads alike.
-flowcore_hostfile=$(mktemp "${TMPDIR:-/tmp}/flowcore-hosts.XXXXXXXX") || exit
+flowcore_hostfile=$(mktemp "${TMPDIR:-${TMP:-/tmp}}/flowcore-hosts.XXXXXXXX") || exit
 for flowcore_node in "${flowcore_nodes[@]}"; do
   for ((flowcore_i = 0; flowcore_i < flowcore_tasks_per_node; flowcore_i++)); do printf '%s\n' "$flowcore_node"; done
 done >"$flowcore_hostfile"

@@ -12,7 +12,8 @@ flowcore_copy() {
   kill -s KILL $!
   return "$flowcore_code"
 }
-# The daemon that has started a copy may be killed so that it cannot end the copy: Grid Engine does that.
+# The daemon that has started a copy, as the leader of a group, may be killed so that it cannot end it: Grid Engine does
+# that.
 flowcore_guard() {
   local rest parent fd
   trap '' TERM INT HUP

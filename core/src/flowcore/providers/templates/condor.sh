@@ -1,0 +1,4 @@
+#!/bin/bash
+@{prologue}
+@{worker_init}
+@{command}

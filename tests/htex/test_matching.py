@@ -1,0 +1,223 @@
+"""Decisions about who gets what: pure functions, and the queues of the interchange with managers that only listen."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowcore_htex import wire
+from flowcore_htex.log import Log
+from flowcore_htex.matching import (
+    UNITS,
+    BlockIdManagerSelector,
+    RandomManagerSelector,
+    Room,
+    choose,
+    fits,
+    learn,
+    reserve,
+    units,
+    units_ahead,
+)
+from flowcore_htex.peers import Manager
+from flowcore_htex.pending import Pending
+from flowcore_htex.wire import Task
+
+times = st.floats(1e-7, 1e4)
+rooms = st.builds(Room, st.integers(0, 64), st.floats(0, 1e6), st.floats(0, 1e6), st.integers(0, 8))
+needs = st.fixed_dictionaries(
+    {}, optional={"memory": st.floats(1, 1e6), "disk": st.floats(1, 1e6), "gpus": st.integers(0, 8)}
+)
+
+
+@given(times)
+def test_a_task_counts_for_a_whole_worker_unless_it_is_short(seconds):
+    assert 1 <= units(seconds) <= UNITS
+    assert (units(seconds) == UNITS) == (seconds >= 0.002)
+    assert units_ahead(seconds) <= UNITS
+    assert units(None) == units_ahead(None) == UNITS
+
+
+@given(times, times)
+def test_shorter_tasks_never_count_more(one, other):
+    shorter, longer = sorted((one, other))
+    assert units(shorter) <= units(longer)
+    assert units_ahead(shorter) <= units_ahead(longer)
+
+
+@given(st.none() | times, times)
+def test_an_estimate_stays_between_what_was_known_and_what_was_seen(known, seen):
+    learned = learn(known, seen)
+    assert min(known or seen, seen) <= learned * (1 + 1e-9)
+    assert learned <= max(known or seen, seen) * (1 + 1e-9)
+
+
+def test_an_estimate_rises_at_once_and_falls_slowly():
+    assert learn(0.0001, 1.0) > 0.5
+    assert learn(1.0, 0.0001) > 0.9
+
+
+@given(st.dictionaries(st.text(max_size=3), rooms, max_size=6), needs, st.integers(1, 8))
+def test_a_chosen_manager_has_room_and_one_that_has_room_is_found(free, need, count):
+    slots = dict.fromkeys(free, count)
+    name = choose(free, need, slots)
+    able = [one for one in free if fits(free[one], need, count)]
+    assert (name is None) == (not able)
+    if name is not None:
+        assert name in able
+
+
+@given(st.dictionaries(st.text(max_size=3), rooms, min_size=1, max_size=6), needs, st.integers(1, 8))
+def test_a_reserved_manager_can_ever_have_room(total, need, count):
+    slots = dict.fromkeys(total, count)
+    free = {name: Room(0, 0, 0, 0) for name in total}
+    name = reserve(total, free, need, slots)
+    assert (name is None) == (not any(fits(room, need, count) for room in total.values()))
+
+
+@given(st.sets(st.text(max_size=4)))
+def test_the_random_selector_names_everybody_once(names):
+    order = RandomManagerSelector().sort_managers({}, names)
+    assert sorted(order) == sorted(names)
+
+
+def test_the_block_selector_takes_the_oldest_blocks_first():
+    ready = {"a": {"block_id": "10"}, "b": {"block_id": "9"}, "c": {"block_id": "x"}, "d": {"block_id": "0"}}
+    assert BlockIdManagerSelector().sort_managers(ready, set(ready)) == ["d", "b", "a", "c"]
+
+
+class Listener:
+    """A peer that remembers the ids of the tasks it was sent."""
+
+    def __init__(self):
+        self.sent = []
+        self.functions = []
+
+    def queue(self, kind, head=b"", buffers=()):
+        if kind == wire.TASKS:
+            self.sent += wire.unpack_tasks(head)[0]
+        elif kind == wire.BIG_TASK:
+            self.sent.append(wire.unpack_big_task(head)[0])
+        elif kind == wire.FUNCTION:
+            self.functions.append(wire.unpack_function(head)[0])
+
+    def flush(self):
+        pass
+
+
+SETTINGS = {"cores_per_worker": 1, "mem_per_worker": None, "accelerators": []}
+
+
+def managers(*workers):
+    found = {}
+    for place, count in enumerate(workers):
+        info = {"manager": f"m{place}", "block_id": str(place), "worker_count": count, "memory": 1000, "disk": 1000}
+        info |= {"gpus": 2, "draining": False, "release": "", "python": ""}
+        found[f"m{place}"] = Manager(Listener(), info, SETTINGS)
+    return found
+
+
+def task(tid, need=None, function=1):
+    return Task(tid, function, b"", (), json.dumps(need).encode() if need else b"")
+
+
+def pending(tasks, prefetch=0):
+    waiting = Pending(BlockIdManagerSelector(), prefetch, Log(None, None))
+    for one in tasks:
+        if one.spec:
+            waiting.add_special(one)
+        else:
+            waiting.add([one])
+    return waiting
+
+
+def test_unknown_tasks_fill_each_worker_once():
+    known = managers(2, 3)
+    waiting = pending([task(n) for n in range(10)])
+    waiting.give_out(known, {1: b"f"})
+    assert known["m0"].peer.sent == [0, 1]
+    assert known["m1"].peer.sent == [2, 3, 4]
+    assert known["m0"].peer.functions == [1]
+    assert len(waiting) == 5
+
+
+def test_prefetched_tasks_come_after_every_worker_has_one():
+    known = managers(2, 2)
+    waiting = pending([task(n) for n in range(8)], prefetch=1)
+    waiting.give_out(known, {})
+    assert known["m0"].peer.sent == [0, 1, 4, 5]
+    assert known["m1"].peer.sent == [2, 3, 6, 7]
+
+
+def test_short_tasks_are_sent_many_at_a_time():
+    known = managers(2)
+    waiting = pending([task(n) for n in range(1000)])
+    waiting.estimates[1] = 0.00001
+    waiting.give_out(known, {})
+    assert len(known["m0"].peer.sent) == 2 * UNITS
+
+
+def test_a_held_or_draining_manager_gets_nothing():
+    known = managers(2, 2)
+    known["m0"].held = True
+    known["m1"].draining = True
+    waiting = pending([task(1)])
+    waiting.give_out(known, {})
+    assert len(waiting) == 1
+
+
+def test_room_that_was_taken_is_free_after_the_answer():
+    (manager,) = managers(4).values()
+    waiting = pending([task(1, {"cores": 3, "memory": 700, "gpus": 2})])
+    waiting.give_out({"m0": manager}, {})
+    assert manager.free() == Room(1, 300, 1000, 0)
+    assert manager.answered(1) is not None
+    assert manager.answered(1) is None
+    assert manager.free() == manager.total
+
+
+def test_put_back_tasks_go_first():
+    known = managers(1)
+    waiting = pending([task(5)])
+    waiting.put_back([task(2), task(3)])
+    waiting.give_out(known, {})
+    assert known["m0"].peer.sent == [2]
+
+
+def test_dropped_tasks_are_not_given_out():
+    known = managers(9)
+    waiting = pending([task(1), task(2), task(3, {"cores": 1}), task(4, {"cores": 1})])
+    assert waiting.drop({1, 3, 99}) == {1, 3}
+    waiting.give_out(known, {})
+    assert sorted(known["m0"].peer.sent) == [2, 4]
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    st.lists(
+        st.none() | st.fixed_dictionaries({}, optional={"cores": st.integers(1, 6), "priority": st.integers(-3, 3)})
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_every_task_that_fits_somewhere_runs_once_and_no_manager_is_overfull(workers, requests, random):
+    known = managers(*workers)
+    tasks = [task(n, need) for n, need in enumerate(requests)]
+    waiting = pending(tasks)
+    feasible = {
+        one.tid for one, need in zip(tasks, requests, strict=True) if (need or {}).get("cores", 1) <= max(workers)
+    }
+    done = []
+    while True:
+        waiting.give_out(known, {})
+        for manager in known.values():
+            assert manager.used <= UNITS * manager.workers
+        running = [(manager, tid) for manager in known.values() for tid in manager.tasks]
+        if not running:
+            break
+        manager, tid = random.choice(running)
+        manager.answered(tid)
+        done.append(tid)
+    assert sorted(done) == sorted(feasible)
+    assert len(waiting) == len(tasks) - len(feasible)

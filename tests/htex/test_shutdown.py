@@ -1,0 +1,141 @@
+"""However a script ends, nothing of its run is left after a few seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from marked import Marked
+
+from flowcore.errors import ShutdownError
+
+PATIENCE = 60
+GONE_WITHIN = 5.0
+
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from flowcore.executors.base import RunContext
+from flowcore_htex.executor import HighThroughputExecutor
+
+def work(seconds):
+    time.sleep(seconds)
+
+def main(ending):
+    executor = HighThroughputExecutor(max_workers=2, cores_per_worker=0.1, **OPTIONS)
+    executor.start(RunContext(run_id="shutdown", run_dir=Path.cwd()))
+    futures = [executor.submit(work, {}, 0)] + [executor.submit(work, {}, 600) for _ in range(5)]
+    futures[0].result(60)
+    print(executor._settings["socket"], flush=True)
+    ending(executor)
+
+"""
+
+ENDINGS = {
+    "shutdown": "def ending(executor):\n    executor.shutdown()\n",
+    "return": "def ending(executor):\n    pass\n",
+    "exception": "def ending(executor):\n    raise RuntimeError('end')\n",
+    "sys.exit": "def ending(executor):\n    sys.exit(3)\n",
+    "os._exit": "def ending(executor):\n    os._exit(4)\n",
+    "SIGINT": "def ending(executor):\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(600)\n",
+    "SIGTERM": "def ending(executor):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(600)\n",
+    "SIGKILL": "def ending(executor):\n    os.kill(os.getpid(), signal.SIGKILL)\n",
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("options", ["{}", "{'loopback_address': '127.0.0.9'}"], ids=["local", "tcp"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nothing_is_left(tmp_path, ending, options):
+    marked = Marked()
+    path = tmp_path / "script.py"
+    path.write_text(f"OPTIONS = {options}\n{SCRIPT}{ENDINGS[ending]}\nmain(ending)\n")
+    process = subprocess.Popen(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        env=marked.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, err = process.communicate(timeout=PATIENCE)
+    left = marked.gone(GONE_WITHIN)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, err
+    assert out, err
+    assert not Path(out.strip()).exists()
+    assert not Path(out.strip()).parent.exists()
+
+
+def test_shutdown_finishes_every_future_and_is_idempotent(start):
+    import time
+
+    rig = start()
+    done = rig.submit(pow, 2, 2)
+    assert done.result(PATIENCE) == 4
+    futures = [rig.submit(time.sleep, 600) for _ in range(10)]
+    rig.close()
+    rig.close()
+    assert done.result() == 4
+    assert {type(future.exception(0)) for future in futures} == {ShutdownError}
+    with pytest.raises(ShutdownError):
+        rig.submit(pow, 2, 2)
+
+
+def test_shutdown_from_a_callback_is_possible(start):
+    import threading
+
+    rig = start()
+    ended = threading.Event()
+
+    def end(_future):
+        rig.close()
+        ended.set()
+
+    rig.submit(pow, 2, 2).add_done_callback(end)
+    assert ended.wait(PATIENCE)
+
+
+def test_shutdown_from_many_threads_at_once_is_possible(start):
+    import threading
+
+    rig = start()
+    threads = [threading.Thread(target=rig.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_shutdown_before_start_does_nothing():
+    from flowcore_htex.executor import HighThroughputExecutor
+
+    HighThroughputExecutor().shutdown()
+
+
+def test_no_thread_and_no_descriptor_is_left(start):
+    import threading
+
+    before_threads = set(threading.enumerate())
+    rig = start()
+    rig.run(pow, 2, 2)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    rig.close()
+    assert set(threading.enumerate()) <= before_threads
+    assert len(os.listdir("/proc/self/fd")) < descriptors
+
+
+def test_many_runs_leave_no_descriptors(start):
+    start().close()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        rig = start()
+        rig.run(pow, 2, 2)
+        rig.close()
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,121 @@
+"""Whole runs of worker processes on a real Slurm."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import flowcore
+from bursts import two_bursts, watched
+from clusters.slurm import SlurmCluster
+from flowcore import Config, python_app
+from flowcore.executors import HighThroughputExecutor
+from flowcore.jobs.states import JobState
+from flowcore.providers import SlurmProvider
+
+BOUND = 90.0
+
+
+@python_app
+def where(seconds: float) -> str:
+    import socket
+    import time
+
+    time.sleep(seconds)
+    return socket.gethostname()
+
+
+def test_the_example_of_the_manual_runs_on_every_node(slurm: SlurmCluster) -> None:
+    htex_hpc = HighThroughputExecutor(
+        label="cluster_htex",
+        cores_per_worker=4,
+        mem_per_worker=4000,
+        max_workers=100,
+        provider=SlurmProvider(
+            partition="compute", nodes_per_block=2, init_blocks=1, max_blocks=10, walltime="02:00:00"
+        ),
+    )
+    with flowcore.load(Config(executors=[htex_hpc], strategy_period=1)):
+        names = {future.result(BOUND) for future in [where(0.2) for _ in range(100)]}
+        states = [status.state for status in htex_hpc.status().values()]
+    assert names == set(slurm.nodes)
+    assert states.count(JobState.RUNNING) == 2
+    assert len(states) <= 10
+
+
+def test_a_node_that_dies_in_the_middle_of_200_tasks_costs_no_result(slurm: SlurmCluster) -> None:
+    @python_app
+    def number(n: int) -> tuple[int, str]:
+        import socket
+        import time
+
+        time.sleep(0.1)
+        return n, socket.gethostname()
+
+    executor = HighThroughputExecutor(
+        max_workers=2,
+        heartbeat_period=1,
+        heartbeat_threshold=4,
+        provider=SlurmProvider(nodes_per_block=2, init_blocks=2, max_blocks=2),
+    )
+    with flowcore.load(Config(executors=[executor], strategy_period=1)):
+        futures = [number(n) for n in range(200)]
+        victim = futures[20].result(BOUND)[1]
+        slurm.kill_node(victim)
+        try:
+            outcomes = [future.result(BOUND) for future in futures]
+            again = number(200).result(BOUND)
+        finally:
+            slurm.start_node(victim)
+            slurm.await_nodes(beside_jobs=True)
+    assert [n for n, _ in outcomes] == list(range(200))
+    assert again[0] == 200
+    assert len({name for _, name in outcomes}) == 4
+
+
+def test_a_scheduler_that_is_away_loses_no_block_and_hangs_nothing(slurm: SlurmCluster) -> None:
+    provider = SlurmProvider(cmd_timeout=1)
+    executor = HighThroughputExecutor(max_workers=1, provider=provider)
+    with flowcore.load(Config(executors=[executor], strategy_period=0.5)):
+        where(0).result(BOUND)
+        slurm.controller.send(signal.SIGSTOP)
+        try:
+            polls = threading.Event()
+            for _ in range(3):
+                executor.poll()
+                polls.wait(0.1)
+            assert where(0).result(BOUND) in slurm.nodes
+            assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
+        finally:
+            slurm.controller.send(signal.SIGCONT)
+        slurm.await_controller()
+        executor.poll()
+        assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
+        assert where(0).result(BOUND) in slurm.nodes
+        provider.cmd_timeout = 10
+
+
+def test_a_wrong_partition_is_told_in_the_words_of_slurm(slurm: SlurmCluster) -> None:
+    executor = HighThroughputExecutor(provider=SlurmProvider(partition="nowhere"))
+    with pytest.raises(flowcore.executors.errors.ExecutorError, match="invalid partition specified: nowhere"):
+        flowcore.load(Config(executors=[executor]))
+
+
+def test_a_script_that_connects_no_worker_is_reported_with_what_its_job_said(slurm: SlurmCluster) -> None:
+    provider = SlurmProvider(worker_init="echo 'no such module' >&2; exit 5")
+    with flowcore.load(Config(executors=[HighThroughputExecutor(provider=provider)], strategy_period=0.5)):
+        error = where(0).exception(BOUND)
+    said = str(error)
+    assert "no such module" in said
+    assert "exit code 5" in said
+    assert "submit_scripts" in said
+
+
+@pytest.mark.slow
+def test_blocks_follow_a_bursty_load_at_once(slurm: SlurmCluster, tmp_path: Path) -> None:
+    provider = watched(SlurmProvider)(init_blocks=0, max_blocks=3)
+    assert max(two_bursts(provider, tmp_path)) < 2
+    assert len(provider.asked) == 6
