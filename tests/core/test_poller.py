@@ -296,3 +296,14 @@ def test_a_poller_without_executors_has_no_thread() -> None:
 def test_what_makes_no_sense_is_refused_at_construction(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         JobStatusPoller(**options)
+
+
+def test_a_young_block_is_asked_about_soon_however_seldom_the_old_ones_are(review) -> None:
+    executor = review(tells=False, strategy_period=0.05)
+    executor.submit(int, {})
+    executor.until(lambda: executor.names() == ["PENDING"])
+    executor.provider.interval = 0.1  # from the next submission on
+    executor.provider.calls.clear()
+    executor.submit(int, {})
+    executor.until(lambda: len(executor.names()) == 2)
+    executor.until(lambda: "status" in executor.provider.calls)

@@ -199,8 +199,11 @@ def test_an_interchange_of_ones_own_is_restarted_too(start, wait_for):
 
 
 def test_storage_access_and_working_dir_are_kept_for_the_staging(start):
-    executor = HighThroughputExecutor(storage_access=["method"], working_dir="/work")
-    assert executor.storage_access == ["method"]
+    from flowcore.data_provider.staging import Staging
+
+    methods = [Staging()]
+    executor = HighThroughputExecutor(storage_access=methods, working_dir="/work")
+    assert executor.storage_access == methods
     assert executor.working_dir == "/work"
 
 

@@ -228,8 +228,8 @@ def test_walltime_begins_when_the_task_does(start, gate):
     executor = start(max_workers=1)
     first = executor.submit(tasks.hold, {}, gate.port)
     gate.wait_for(1)
-    waiting = executor.submit(time.sleep, {"walltime": 1}, 0.01)
-    threading.Event().wait(1.3)  # longer than the walltime of the one that waits
+    waiting = executor.submit(time.sleep, {"walltime": 1.5}, 0.01)
+    threading.Event().wait(1.7)  # longer than the walltime of the one that waits
     gate.open()
     assert first.result(PATIENCE)
     assert waiting.result(PATIENCE) is None

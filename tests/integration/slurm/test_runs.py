@@ -40,7 +40,7 @@ def test_the_example_of_the_manual_runs_on_every_node(slurm: SlurmCluster) -> No
     )
     with flowcore.load(Config(executors=[htex_hpc], strategy_period=1)):
         names = {future.result(BOUND) for future in [where(0.2) for _ in range(100)]}
-        states = [status.state for status in htex_hpc.status().values()]
+        states = [status.state for status in htex_hpc.poll().values()]
     assert names == set(slurm.nodes)
     assert states.count(JobState.RUNNING) == 2
     assert len(states) <= 10

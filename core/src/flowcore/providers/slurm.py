@@ -190,8 +190,9 @@ def _message(word: str, state: JobState, code: int | None, reason: str | None) -
         return None
     if word == "FAILED" and code:
         return describe_exit(code)
-    said = f"Slurm says {word}"
-    return said if reason is None else f"{said} ({reason})"
+    if reason is None:
+        return None if word == state.name else f"Slurm says {word}"
+    return f"Slurm says {word} ({reason})"
 
 
 def _wait_code(text: str) -> int | None:

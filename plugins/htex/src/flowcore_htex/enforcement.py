@@ -23,7 +23,7 @@ class Enforcement:
     def __init__(self, doom: Doom) -> None:
         self._doom = doom
         self._ends: list[tuple[float, int, Slot, float]] = []
-        self._limits: dict[int, tuple[Slot, float]] = {}
+        self._limits: dict[int, tuple[Slot, float, float]] = {}
         self._running: set[int] = set()
         self._next_look = 0.0
 
@@ -33,7 +33,8 @@ class Enforcement:
         if "walltime" in need:
             heapq.heappush(self._ends, (time.monotonic() + need["walltime"], tid, slot, need["walltime"]))
         if "memory" in need:
-            self._limits[tid] = (slot, need["memory"])
+            before = resident_memory([slot.pid]) if slot.pid else 0.0  # what earlier tasks left is not this one's
+            self._limits[tid] = (slot, need["memory"], before)
 
     def end(self, tid: int) -> None:
         """Note that a task has ended."""
@@ -62,9 +63,9 @@ class Enforcement:
     def _check_memory(self) -> None:
         from flowcore_htex.zygote import descendants
 
-        for tid, (slot, limit) in list(self._limits.items()):
+        for tid, (slot, limit, before) in list(self._limits.items()):
             if slot.pid:
-                used = resident_memory([slot.pid, *descendants(slot.pid)])
+                used = resident_memory([slot.pid, *descendants(slot.pid)]) - before
                 if used > limit:
                     self._doom(slot, tid, _record(tid, "MemoryExceeded", limit=limit, used=used))
 

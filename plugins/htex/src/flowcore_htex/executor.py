@@ -48,7 +48,7 @@ class HighThroughputExecutor(BlockExecutor):
         label: names the executor within a run.
         provider: obtains the blocks; None for this machine.
         launch_cmd: how a manager is started, a format template; None for `flowcore_htex.launch.MANAGER`. Keys: python,
-            manager (the code for `python -c`), config (the settings file), block_id, label, logdir, debug (`--debug` or
+            bare (code for `python -c`), config (the settings file), block_id, label, logdir, debug (`--debug` or
             nothing), nodes_per_block, and each of `flowcore_htex.launch.SETTINGS`. A setting is overridden with
             `--NAME VALUE`, the value in json where it is no text.
         address: where managers reach the interchange, an address or a host name; None offers all of this host's.
@@ -158,7 +158,7 @@ class HighThroughputExecutor(BlockExecutor):
             "cert_dir": cert_dir,
         }
         self.options = Options(**values)
-        if storage_access is not None and (isinstance(storage_access, str) or not isinstance(storage_access, Sequence)):
+        if not all(hasattr(method, "can_stage_in") for method in _listed(storage_access)):
             raise ConfigurationError(f"storage_access={storage_access!r}: give a list of staging methods")
         self.launch_cmd = self.options.launch_cmd
         super().__init__(
@@ -340,7 +340,7 @@ class HighThroughputExecutor(BlockExecutor):
         values = {
             **self._settings,
             "python": python,
-            "manager": BARE.format(module="flowcore_htex.manager"),
+            "bare": BARE,
             "config": self._config_path,
             "debug": "--debug" if self.options.worker_debug else "",
             "nodes_per_block": self.provider.nodes_per_block,
@@ -437,6 +437,13 @@ class HighThroughputExecutor(BlockExecutor):
         elif event == "lost" and record.get("silent") and block not in client.blocks():
             self._mender.abandon(block)
         self._demand.recheck(client, self._never)
+
+
+def _listed(methods: Any) -> Sequence[Any]:
+    """Return the staging methods; what is no list of them counts as one that is none."""
+    if methods is None:
+        return ()
+    return [None] if isinstance(methods, str) or not isinstance(methods, Sequence) else methods
 
 
 def _this_machine() -> Provider:

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from flowcore_htex.search import BARE
 
-INTERCHANGE: Final = ("{python}", "-c", BARE.format(module="flowcore_htex.interchange"))
-"""The default of `interchange_launch_cmd`; `{python} -m flowcore_htex.interchange` does as well."""
+INTERCHANGE: Final = ("{python}", "-c", BARE, "flowcore_htex.interchange")
+"""The default of `interchange_launch_cmd`; `{python} -m flowcore_htex.interchange` does nearly as well."""
 
-MANAGER: Final = "{python} -c {manager} --config {config} --block-id {block_id} {debug}"
-"""The default of `launch_cmd`; `-m flowcore_htex.manager` does as well as `-c {manager}`."""
+MANAGER: Final = "{python} -c {bare} flowcore_htex.manager --config {config} --block-id {block_id} {debug}"
+"""The default of `launch_cmd`; `{python} -m flowcore_htex.manager` does nearly as well, see `search.BARE`."""
 
-TEMPLATE_KEYS: Final = ("python", "manager", "config", "block_id", "label", "logdir", "debug", "nodes_per_block")
+TEMPLATE_KEYS: Final = ("python", "bare", "config", "block_id", "label", "logdir", "debug", "nodes_per_block")
 """What `launch_cmd` may use, beside the settings."""
 
 SETTINGS: Final = (

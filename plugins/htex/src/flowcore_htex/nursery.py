@@ -68,8 +68,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.set_inheritable(True)
         os.set_inheritable(self._shared, True)
-        code = BARE.format(module="flowcore_htex.zygote")
-        arguments = [sys.executable, "-c", code, str(theirs.fileno()), str(self._shared)]
+        arguments = [sys.executable, "-c", BARE, "flowcore_htex.zygote", str(theirs.fileno()), str(self._shared)]
         self._zygote = os.posix_spawn(sys.executable, arguments, os.environ, setsid=True)
         theirs.close()
         ours.send(json.dumps({"sys_path": self._sys_path}).encode())

@@ -9,8 +9,11 @@ from typing import Final
 
 _STDLIB: Final = os.path.dirname(os.__file__)  # noqa: PTH120 - these processes have to start fast
 
-BARE: Final = "import sys; sys.path[:1] = [] if sys.path[0] == '' else sys.path[:1]; from {module} import main; main()"
-"""What `python -c` runs to start a module of ours: the current folder hides none of the modules that it needs."""
+BARE: Final = (
+    "import sys; sys.path[:1] = sys.path[:1] * (sys.path[0] != ''); from importlib import import_module; "
+    "import_module(sys.argv.pop(1)).main()"
+)
+"""What `python -c` runs to start the module that is named next: the current folder hides no module that it needs."""
 
 
 def search_path() -> tuple[list[str], list[str]]:

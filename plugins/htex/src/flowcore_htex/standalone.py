@@ -72,6 +72,7 @@ def _await_client(sock: zmq.Socket[bytes], doorman: Authenticator | None) -> Non
 
 
 def _bind(sock: zmq.Socket[bytes], address: str, port_range: tuple[int, int]) -> int:
+    sock.setsockopt(zmq.IPV6, int(":" in address))
     low, high = port_range
     for port in random.sample(range(low, high), min(200, high - low)):
         try:
