@@ -36,21 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             system.results([noop(number) for number in range(options.tasks)])
         elapsed = time.perf_counter() - started
         used = _by_thread() - before
-        cells = [f"{name} {1e6 * used[name] / options.tasks:.1f}" for name in sorted(used)]
-        print(f"{options.tasks / elapsed:,.0f} tasks/s, µs per task: {1e6 * used.total() / options.tasks:.1f};", *cells, sep="  ")
+        cells = [f"{name} {used[name] / options.tasks / 1e3:.1f}" for name in sorted(used)]
+        print(
+            f"{options.tasks / elapsed:,.0f} tasks/s, µs per task: {used.total() / options.tasks / 1e3:.1f};",
+            *cells,
+            sep="  ",
+        )
     system.stop()
     return 0
 
 
 def _by_thread() -> Counter[str]:
     """Return the processor time of every thread, those of the same role together."""
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter()  # of nanoseconds
     todo = [os.getpid()]
     while todo:
         pid = todo.pop()
         role = _role(pid)
         for name, seconds in thread_seconds(pid).items():
-            found[role if name == "main" else f"{role}/{name}"] += seconds
+            found[role if name == "main" else f"{role}/{name}"] += round(seconds * 1e9)
         todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     return found
 

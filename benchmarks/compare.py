@@ -52,13 +52,17 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=_list_of(names), default=[], help=f"some of {','.join(names)}")
-    parser.add_argument("--systems", type=_list_of(systems.ORDER), default=list(systems.ORDER), help="some of the columns")
+    parser.add_argument(
+        "--systems", type=_list_of(systems.ORDER), default=list(systems.ORDER), help="some of the columns"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns that each system gets at most")
     parser.add_argument("--quick", action="store_true", help="one round with few tasks: does it all work?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every round there")
     parser.add_argument("--strict", action="store_true", help="fail where something that has to be is missed")
     parser.add_argument("--here", action="store_true", help="measure the flowcore that is installed where this runs")
-    parser.add_argument("--checkout", type=Path, default=HERE.parent, metavar="FOLDER", help="where flowcore is taken from")
+    parser.add_argument(
+        "--checkout", type=Path, default=HERE.parent, metavar="FOLDER", help="where flowcore is taken from"
+    )
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help=f"another checkout, as the column {BESIDE!r}")
     return parser.parse_args(argv)
 
@@ -108,7 +112,16 @@ def _run(row: Row, system: str, python: str, size: int) -> Outcome:
         return Outcome(environments.footprint(python), 0.0)
     if row.measure == "import":
         return measure([python, str(HERE / "importing.py"), _MODULES[system]], row.patience)
-    command = [python, str(HERE / "workload.py"), system, row.measure, "--size", str(size), "--workers", str(row.workers)]
+    command = [
+        python,
+        str(HERE / "workload.py"),
+        system,
+        row.measure,
+        "--size",
+        str(size),
+        "--workers",
+        str(row.workers),
+    ]
     numpy = environments.numpy_folder() if row.measure == "eight_megabytes" else None
     return measure(command, row.patience, extra_path=numpy, watch=kill.watch if row.measure == "killed" else None)
 

@@ -97,6 +97,6 @@ def _digest(parts: Sequence[Path]) -> str:
 
 def _run(*command: str) -> None:
     """Run a command that is silent unless it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+
 from flowcore_htex import wire
 from flowcore_htex.curve import read_keys
 from flowcore_htex.loop import Loop
@@ -75,7 +76,7 @@ class FakeManager:
 
     def serve(self, _descriptor: int = -1) -> None:
         """Answer all that has arrived; the descriptor is edge-triggered, so nothing may be left."""
-        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             kind, head, _ = from_frames(self.socket.recv_multipart(copy=False))
             if kind == wire.TASKS:
                 self._take(wire.unpack_tasks(head)[0])
@@ -97,7 +98,9 @@ class FakeManager:
     def answer(self, tids: list[int], seconds: float) -> None:
         """Send the outcomes of tasks."""
         count = len(tids)
-        self._send(wire.RESULTS, wire.pack_results(tids, [seconds] * count, bytearray([wire.NONE] * count), [b""] * count))
+        self._send(
+            wire.RESULTS, wire.pack_results(tids, [seconds] * count, bytearray([wire.NONE] * count), [b""] * count)
+        )
 
     def _send(self, kind: int, head: bytes) -> None:
         self.socket.send_multipart(to_frames(kind, head, ()))
@@ -146,7 +149,7 @@ def main() -> None:
         secure_client(manager.socket, keys)
         manager.socket.connect(endpoint("127.0.0.1", settings["ports"][0]))
         manager.register()
-        loop.watch(manager.socket.getsockopt(zmq.FD), manager.serve)
+        loop.watch(int(manager.socket.getsockopt(zmq.FD)), manager.serve)
     for manager in managers:
         manager.serve()
     while any(manager.going for manager in managers):

@@ -11,20 +11,25 @@ from xml.sax.saxutils import escape
 _WIDTH, _HEIGHT = 380, 250
 _LEFT, _TOP = 70, 50
 _APART = 110
-_COLORS = {"together": "#1f6feb", "one-by-one": "#c2571a"}
-_NAMES = {"together": "short tasks: outcomes come together", "one-by-one": "long tasks: outcomes come one by one"}
+_COLORS = {"together": "#1f6feb", "one-by-one": "#c2571a", "paced": "#2e8b57"}
+_NAMES = {
+    "together": "outcomes in batches",
+    "one-by-one": "outcomes one by one",
+    "paced": "one by one, at a steady 2,000 per second",
+}
 
 Points = list[tuple[float, float]]
 
 
 def scaling(found: Sequence[dict[str, Any]]) -> str:
     """Draw what `scaling.py` measured: tasks/s, and processor time of the interchange per task, over managers."""
-    rate = _lines(found, lambda one: one["tasks_per_s"])
+    rate = _lines([one for one in found if one["answers"] != "paced"], lambda one: one["tasks_per_s"])
     cost = _lines(found, lambda one: one["broker_us"] + one["io_us"])
     width = _LEFT + 2 * _WIDTH + _APART + 30
     height = _TOP + _HEIGHT + 80
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"',
+        ' font-family="sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         *_panel(_LEFT, "tasks per second", rate),
         *_panel(_LEFT + _WIDTH + _APART, "processor time of the interchange per task, µs", cost),
@@ -66,16 +71,17 @@ def _panel(left: int, title: str, lines: dict[str, Points]) -> list[str]:
         parts.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{10**decade:,}</text>')
     parts.append(f'<text x="{left + _WIDTH / 2}" y="{bottom + 38}" text-anchor="middle">managers</text>')
     for way, line in lines.items():
-        path = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in line)
+        spots = [place(*point) for point in line]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{_COLORS[way]}" stroke-width="2"/>')
-        parts += ['<circle cx="{:.1f}" cy="{:.1f}" r="3.5" fill="{}"/>'.format(*place(*point), _COLORS[way]) for point in line]
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_COLORS[way]}"/>' for x, y in spots]
     return parts
 
 
 def _legend(y: int) -> list[str]:
     parts = []
     for number, (way, color) in enumerate(_COLORS.items()):
-        x = _LEFT + number * 300
+        x = _LEFT + number * 230
         parts.append(f'<line x1="{x}" y1="{y - 4}" x2="{x + 24}" y2="{y - 4}" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 30}" y="{y}">{escape(_NAMES[way])}</text>')
     return parts
@@ -84,5 +90,5 @@ def _legend(y: int) -> list[str]:
 def _step(largest: float) -> float:
     """Return a round distance between grid lines, of which about five fit."""
     rough = largest / 5
-    power = 10 ** math.floor(math.log10(rough))
+    power: float = 10.0 ** math.floor(math.log10(rough))
     return min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(step - rough))

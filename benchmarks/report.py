@@ -62,7 +62,9 @@ class Report:
 
     def _line(self, label: str, cells: Sequence[str], has_to: str, aim: str, foreign: str) -> None:
         columns = [f"{label:<{_LABEL}}", *[f"{cell:>{_CELL}}" for cell in cells]]
-        print("| " + " | ".join([*columns, f"{has_to:<{_GOAL}}", f"{aim:<{_GOAL}}", f"{foreign:<7}"]) + " |", flush=True)
+        print(
+            "| " + " | ".join([*columns, f"{has_to:<{_GOAL}}", f"{aim:<{_GOAL}}", f"{foreign:<7}"]) + " |", flush=True
+        )
 
 
 def number(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """How the interchange scales: tasks/s and processor time per task with 1 to 1,000 managers; writes a plot.
 
-The user's process, the interchange, and the connections, encrypted over TCP, are real; the managers share a few processes,
-and their workers are done as soon as they begin (`fake_managers.py`).
+The user's process, the interchange, and the connections, encrypted over TCP, are real; the managers share a few
+processes, and have no workers (`fake_managers.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowcore.executors import HighThroughputExecutor
-from flowcore.executors.base import RunContext
-from flowcore.providers import LocalProvider
-
 import plot
 from fake_managers import WAYS
 from processes import cpu_seconds, megabytes, thread_seconds
+
+from flowcore.executors import HighThroughputExecutor
+from flowcore.executors.base import RunContext
+from flowcore.providers import LocalProvider
 
 HERE = Path(__file__).resolve().parent
 COUNTS = (1, 10, 100, 1000)
@@ -35,7 +35,6 @@ _PROCESSES = 4
 _PACE = 2000.0
 """Tasks per second at which paced managers answer, however many there are."""
 
-_PACED_FOR = 10.0
 _DESCRIPTORS = 20_000
 _PATIENCE = 300.0
 
@@ -45,19 +44,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--managers", type=int, nargs="+", default=list(COUNTS))
     parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument(
+        "--paced-tasks", type=int, default=20_000, help="for paced managers, beyond one for each worker"
+    )
     parser.add_argument("--workers", type=int, default=16, help="of each manager")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG file")
     options = parser.parse_args(argv)
     print(f"descriptors allowed: {_allow_descriptors()}")
-    columns = ("answers", "managers", "tasks_per_s", "broker_us", "io_us", "client_us", "fakes_us", "join_s", "join_ms", "mb")
+    columns = (
+        "answers",
+        "managers",
+        "tasks_per_s",
+        "broker_us",
+        "io_us",
+        "client_us",
+        "fakes_us",
+        "join_s",
+        "join_ms",
+        "mb",
+    )
     print(*[f"{name:>12}" for name in columns])
     found = []
     for count in options.managers:
         for way in WAYS:
             for _ in range(options.rounds):
-                found.append(measure(count, options.workers, options.tasks, way))
+                tasks = count * options.workers + options.paced_tasks if way == "paced" else options.tasks
+                found.append(measure(count, options.workers, tasks, way))
                 print(*[f"{_text(found[-1][name]):>12}" for name in columns], flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
@@ -83,8 +97,6 @@ def measure(count: int, workers: int, tasks: int, way: str) -> dict[str, Any]:
             figures: dict[str, Any] = {"answers": way, "managers": count}
             figures["join_s"] = time.monotonic() - started
             figures["join_ms"] = (cpu_seconds([broker]) - before) / count * 1e3
-            if way == "paced":
-                tasks = count * workers + int(_PACE * _PACED_FOR)
             figures |= _work(executor, broker, [fake.pid for fake in fakes], tasks)
             figures["mb"] = megabytes([broker])
         finally:
@@ -126,7 +138,7 @@ def _start_managers(
     executor: HighThroughputExecutor, folder: Path, count: int, workers: int, way: str, seconds: float
 ) -> list[subprocess.Popen[bytes]]:
     settings = folder / "settings.json"
-    settings.write_text(json.dumps(executor._settings), encoding="utf-8")  # noqa: SLF001 - what a block is given
+    settings.write_text(json.dumps(executor._settings), encoding="utf-8")
     command = [sys.executable, str(HERE / "fake_managers.py"), str(settings)]
     share = -(-count // _PROCESSES)
     parts = [(first, min(share, count - first)) for first in range(0, count, share)]
@@ -163,7 +175,13 @@ def _noop(_: int) -> None:
 
 
 def _text(value: Any) -> str:
-    return f"{value:,.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:,.3g}"
+        if isinstance(value, float) and value < 100
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 if __name__ == "__main__":

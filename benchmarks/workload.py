@@ -1,4 +1,4 @@
-"""One measurement of one system in this process; prints a JSON object. `compare.py` runs it, in turn for each system."""
+"""One measurement of one system in this process; prints a JSON object. `compare.py` runs it."""
 
 from __future__ import annotations
 

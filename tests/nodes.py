@@ -58,6 +58,11 @@ class ClusterProvider(LocalProvider):
     """Starts blocks here, but is no provider of this machine: nothing is known of its nodes until they are there."""
 
 
+def node(cores: int = 4, memory: float | None = None) -> LocalProvider:
+    """Return a provider whose one node pretends to have so many cores, and so much memory in GB."""
+    return LocalProvider(cores_per_node=cores, mem_per_node=memory)
+
+
 def eventually(holds: Callable[[], object], patience: float = 60) -> None:
     """Wait for a state that has no event."""
     deadline = time.monotonic() + patience

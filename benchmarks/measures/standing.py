@@ -7,8 +7,9 @@ import os
 import time
 from typing import NoReturn
 
-from measures import Bench, Figures
 from processes import cpu_seconds, megabytes, own_run, resident_bytes, wake_ups
+
+from measures import Bench, Figures
 
 _SETTLE = 3.0
 _BLOCKED = 600.0

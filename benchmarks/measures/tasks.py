@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 
-from measures import Bench, Figures
 from processes import cpu_seconds, own_run
+
+from measures import Bench, Figures
 
 _ROUND_TRIPS_BEFORE = 50
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -70,7 +67,7 @@ class Hosts:
 
     @property
     def launch_cmd(self):
-        """The template of a command that starts managers: those of even blocks on one host, of odd ones on the other."""
+        """The template of a command that starts managers, of even blocks on one host, of odd ones on the other."""
         inner = f'hostname {self.tag}n$1; shift; exec "$@"'
         return (
             f"H=$(({{block_id}} % 2)); exec nsenter --net=/run/netns/{self.tag}n$H "
@@ -106,9 +103,9 @@ def part_of_the_network():
     if f" {NETWORK}.0/24" in ip("-4", "route").stdout:
         pytest.skip(f"{NETWORK}.0/24 is in use here")
     for place in range(16):
-        with (Path(tempfile.gettempdir()) / f"flowcore-test-network-{place}").open("w") as lock:
+        with socket.socket(socket.AF_UNIX) as claim:  # an abstract name, which is free again when this process ends
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                claim.bind(f"\0flowcore-test-network-{place}")
             except OSError:
                 continue
             if f"{NETWORK}.{16 * place}/28" in ip("-4", "route").stdout:
@@ -325,7 +322,7 @@ def test_half_open_connections_harm_nobody(start, hosts):
     (port,) = {
         int(line.split()[3].rpartition(":")[2])
         for line in subprocess.run(["ss", "-Htln"], capture_output=True, text=True, check=True).stdout.splitlines()
-        if line.split()[3].startswith(hosts.address)
+        if line.split()[3].startswith(f"{hosts.address}:")
     }
     code = (
         "import socket, sys; "

@@ -15,7 +15,7 @@ from flowcore.testing.gate import Gate
 from flowcore_htex.affinity import worker_cores
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.matching import BlockIdManagerSelector, RandomManagerSelector
-from nodes import PATIENCE, ClusterProvider, Executors, eventually, process_with
+from nodes import PATIENCE, ClusterProvider, Executors, eventually, node, process_with
 
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -41,11 +41,6 @@ def workers(executor):
     return told
 
 
-def node(cores, memory=None):
-    """Return a provider whose nodes pretend to have so many cores, and so much memory in GB."""
-    return LocalProvider(cores_per_node=cores, mem_per_node=memory)
-
-
 # -- how many
 
 SHARES = [(1, 4), (2, 2), (3, 1), (0.5, 8), (100, 1)]
@@ -57,8 +52,10 @@ def test_cores_per_worker_divides_the_node(start, share, count):
     assert workers(executor) == count
 
 
-def test_cores_per_worker_divides_a_node_of_which_nothing_is_known(start):
-    provider = ClusterProvider(worker_init="export FLOWCORE_CORES=3")
+@pytest.mark.parametrize("prefix", ["FLOWCORE", "PARSL"])
+def test_cores_per_worker_divides_what_the_node_says_of_itself(start, monkeypatch, prefix):
+    monkeypatch.delenv("FLOWCORE_CORES", raising=False)
+    provider = ClusterProvider(worker_init=f"export {prefix}_CORES=3")
     executor = start(cores_per_worker=1, max_workers=float("inf"), provider=provider)
     assert workers(executor) == 3
 

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import ClassVar, Final
 
 from flowcore.launchers.base import Launcher, announce, bash
 
-# srun kills its tasks when it gets a SIGTERM. So it has a process group of its own (set -m), the step that it makes has
-# a name by which it is found again, and the step is what gets the signal; srun itself is told two seconds later.
-# srun without --cpus-per-task ignores what the job was given (since 22.05): hence SRUN_CPUS_PER_TASK. A wait that a
-# trap interrupts has not waited: hence the loop.
+# srun kills its tasks when it gets a SIGTERM, and Slurm signals the processes of a task one after the other: what waits
+# for a child would go on before its own turn comes. So srun has a process group of its own (set -m), and its standard
+# input is a line to the tasks: when it is closed, each task tells all of its copy at once (TASK). srun itself is told two
+# seconds later. srun without --cpus-per-task ignores what the job was given (since 22.05): hence SRUN_CPUS_PER_TASK.
+# A wait that a trap interrupts has not waited: hence the loops.
 SCRIPT: Final = """\
-flowcore_step=flowcore-$BASHPID-$RANDOM
 flowcore_end_step() {{
   flowcore_interrupted=yes
   [ -z "$flowcore_last_word" ] || return
-  for flowcore_id in $(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --Format='StepID:.64,StepName:.64' |
-    while read -r flowcore_id flowcore_name; do
-      [ "$flowcore_name" != "$flowcore_step" ] || echo "$flowcore_id"
-    done)
-  do scancel --signal=TERM "$flowcore_id"; done
+  exec {{flowcore_line}}>&-
   ( trap - TERM INT HUP; sleep 2; kill -s TERM "$flowcore_srun" ) >/dev/null 2>&1 &
   flowcore_last_word=$!
 }}
 set +e
-trap flowcore_end_step TERM INT HUP
-flowcore_last_word=
 [ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+flowcore_last_word=
+exec {{flowcore_stdout}}>&1
 set -m
-srun --job-name="$flowcore_step" {options} {command} </dev/null &
+coproc flowcore_step {{
+  trap - TERM INT HUP
+  exec srun {options} {command} >&"$flowcore_stdout" {{flowcore_stdout}}>&-
+}}
 flowcore_srun=$!
 set +m
+exec {{flowcore_line}}>&"${{flowcore_step[1]}}"-
+trap flowcore_end_step TERM INT HUP
 while :; do
   flowcore_interrupted=
   wait "$flowcore_srun"
@@ -38,6 +40,32 @@ while :; do
   [ -n "$flowcore_interrupted" ] || break
 done
 [ -z "$flowcore_last_word" ] || kill "$flowcore_last_word" 2>/dev/null
+exit "$flowcore_code"
+"""
+
+# bash has something to say about jobs that end; it is not for the user. Slurm's own signals reach the copy without help.
+TASK: Final = """\
+flowcore_command={command}
+trap flowcore_interrupted=yes TERM INT HUP
+exec {{flowcore_stderr}}>&2 2>/dev/null
+set -m
+(
+  exec 2>&"$flowcore_stderr" {{flowcore_stderr}}>&-
+  trap - TERM INT HUP
+  set +m
+  eval "$flowcore_command"
+) </dev/null &
+flowcore_copy=$!
+( read -r; kill -s TERM -- "-$flowcore_copy" ) <&0 >/dev/null &
+flowcore_reader=$!
+set +m
+while :; do
+  flowcore_interrupted=
+  wait "$flowcore_copy"
+  flowcore_code=$?
+  [ -n "$flowcore_interrupted" ] || break
+done
+kill -s KILL "$flowcore_reader"
 exit "$flowcore_code"
 """
 
@@ -64,4 +92,9 @@ class SrunLauncher(Launcher):
         copies = tasks_per_node * nodes_per_block
         options = f"--nodes={nodes_per_block} --ntasks={copies} {self.overrides}".rstrip()
         told = f"{tasks_per_node} cop{'y' if tasks_per_node == 1 else 'ies'} on each of {nodes_per_block} node(s)"
-        return announce(self, told) + SCRIPT.format(options=options, command=bash(command))
+        return announce(self, told) + step(options, command)
+
+
+def step(options: str, command: str) -> str:
+    """Return the script that runs one step, whose tasks are copies of the command."""
+    return SCRIPT.format(options=options, command=bash(TASK.format(command=shlex.quote(command))))

@@ -6,7 +6,7 @@ import shlex
 from typing import ClassVar
 
 from flowcore.launchers import single_node, srun
-from flowcore.launchers.base import Launcher, announce, bash
+from flowcore.launchers.base import Launcher, announce
 
 
 class SrunMPILauncher(Launcher):
@@ -32,6 +32,6 @@ class SrunMPILauncher(Launcher):
         copies = tasks_per_node * nodes_per_block
         place = f'--relative="$((flowcore_i / {tasks_per_node}))"'  # flowcore_i is the number of the copy
         options = f"--nodes=1 --ntasks=1 {place} --overlap {self.overrides}".rstrip()
-        step = srun.SCRIPT.format(options=options, command=bash(command))
-        script = single_node.SCRIPT.format(command=shlex.quote(step), copies=copies, tolerated=1)
+        step = shlex.quote(srun.step(options, command))
+        script = single_node.SCRIPT.format(command=step, copies=copies, tolerated=1)
         return f"{announce(self, f'{copies} steps on {nodes_per_block} node(s)')}export SLURM_OVERLAP=1\n{script}"

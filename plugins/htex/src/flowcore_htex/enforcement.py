@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from flowcore_htex.lineage import descendants
 from flowcore_htex.node import resident_memory
 from flowcore_htex.slots import Slot
 
@@ -61,8 +62,6 @@ class Enforcement:
             self._check_memory()
 
     def _check_memory(self) -> None:
-        from flowcore_htex.zygote import descendants
-
         for tid, (slot, limit, before) in list(self._limits.items()):
             if slot.pid:
                 used = resident_memory([slot.pid, *descendants(slot.pid)]) - before

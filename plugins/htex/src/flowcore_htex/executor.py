@@ -242,6 +242,10 @@ class HighThroughputExecutor(BlockExecutor):
                 raise ExecutorError(self.label, f"the interchange cannot be started: {error}") from error
         super().reset()
 
+    def served_blocks(self) -> set[str]:
+        """Return the ids of the blocks that have a manager now."""
+        return self._client.blocks() if self._client is not None else set()
+
     @property
     def alone(self) -> bool:
         """Whether no poller looks after the blocks."""
@@ -435,7 +439,7 @@ class HighThroughputExecutor(BlockExecutor):
             if not client.managers and live <= self._refused_blocks:
                 self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
         elif event == "lost" and record.get("silent") and block not in client.blocks():
-            self._mender.abandon(block)
+            self._mender.expect_back(block, self.options.heartbeat_threshold)
         self._demand.recheck(client, self._never)
 
 

@@ -362,6 +362,8 @@ class Interchange:
         for manager in self._managers.values():
             manager.peer.queue(wire.END)
             manager.peer.flush()
+        for descriptor in (self._client.fileno(), *self._client.other_filenos()):
+            self._loop.unwatch(descriptor)
         deadline = time.monotonic() + _FAREWELL
         self._going = True
         while self._managers and (left := deadline - time.monotonic()) > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -24,19 +24,18 @@ class Mender:
 
     def __init__(self, executor: HighThroughputExecutor) -> None:
         self._executor = executor
-        self._lock = threading.Lock()  # guards `_thread`
+        self._lock = threading.Lock()  # guards `_thread`, `_changed` and `_missed`
         self._thread: threading.Thread | None = None
         self._due = threading.Event()
         self._closed = threading.Event()
-        self._lost: deque[str] = deque()
+        self._changed = False
+        self._missed: dict[str, float] = {}
 
     def wake(self) -> None:
         """Have a look at the blocks, soon; called from any thread."""
         with self._lock:
-            if self._thread is None and not self._closed.is_set():
-                name = f"flowcore-htex-mender-{self._executor.label}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+            self._changed = True
+            self._start()
         self._due.set()
 
     def demand(self) -> None:
@@ -44,10 +43,18 @@ class Mender:
         if self._executor.tally().active == 0:
             self.wake()
 
-    def abandon(self, block_id: str) -> None:
-        """Cancel a block whose managers are silent, so that another can take its place."""
-        self._lost.append(block_id)
-        self.wake()
+    def expect_back(self, block_id: str, seconds: float) -> None:
+        """Cancel a block whose managers are silent, so that another can take its place, unless one is back in time."""
+        with self._lock:
+            self._missed[block_id] = time.monotonic() + seconds
+            self._start()
+        self._due.set()
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed.is_set():
+            name = f"flowcore-htex-mender-{self._executor.label}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Stop."""
@@ -60,19 +67,27 @@ class Mender:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            self._due.wait()
+            with self._lock:
+                next_time = min(self._missed.values(), default=None)
+            self._due.wait(None if next_time is None else max(0.0, next_time - time.monotonic()))
             self._due.clear()
             if self._closed.is_set():
                 return
+            with self._lock:
+                changed, self._changed = self._changed, False
+                overdue = {block for block, due in self._missed.items() if due <= time.monotonic()}
+                for block in overdue:
+                    del self._missed[block]
             try:
-                self._look()
+                if gone := overdue - self._executor.served_blocks():
+                    self._executor.abandon(sorted(gone))
+                if changed:
+                    self._look()
             except Exception:
                 logger.exception("executor %s: its blocks cannot be looked after", self._executor.label)
 
     def _look(self) -> None:
         executor = self._executor
-        while self._lost:
-            executor.abandon([self._lost.popleft()])
         if not executor.alone:
             return
         executor.poll()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from flowcore_htex.lineage import adopt_orphans, sweep
 from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
@@ -21,6 +22,9 @@ from flowcore_htex.slots import Slot
 _PACKET: Final = 1 << 17
 _END: Final = 3.0
 """Seconds that the zygote gets to sweep up at the end."""
+
+_SWEEP: Final = 2.0
+"""Seconds that killing what it left may take."""
 
 _ZYGOTES: Final = 3
 """So many zygotes may be killed before the manager gives up."""
@@ -73,6 +77,7 @@ class Nursery:
         theirs.close()
         ours.send(json.dumps({"sys_path": self._sys_path}).encode())
         self._loop.watch(ours.fileno(), self._on_zygote)
+        adopt_orphans(True)
         return ours
 
     def order(self, slot: Slot) -> StreamLink:
@@ -93,7 +98,11 @@ class Nursery:
                 "env": slot.environment,
                 "affinity": slot.cores,
             }
-            socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno()])
+            try:
+                socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno()])
+            except OSError:
+                self._births.appendleft((slot, theirs))
+                return  # the zygote is gone, which is noticed where its answers are read
             theirs.close()
             self._unborn += 1
 
@@ -141,6 +150,7 @@ class Nursery:
         self._loop.unwatch(self._control.fileno())
         self._control.close()
         os.waitpid(self._zygote, 0)
+        sweep(_SWEEP)
         self._lost += 1
         if self._lost > _ZYGOTES:
             raise NodeBroken("the process that forks the workers keeps being killed")
@@ -163,3 +173,4 @@ class Nursery:
             pass
         self._control.close()
         os.waitpid(self._zygote, os.WNOHANG)
+        sweep(_SWEEP)

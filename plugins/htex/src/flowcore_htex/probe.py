@@ -53,7 +53,7 @@ def probe(settings: dict[str, Any], deadline: float, journal: Log) -> ZmqLink | 
         if sock is found:
             journal.info(f"connected to {name}")
         else:
-            links[sock].close()
+            links[sock].close(0)
     return links[found] if found is not None else None
 
 

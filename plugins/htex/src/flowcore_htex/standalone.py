@@ -22,7 +22,6 @@ from flowcore_htex.zlink import (
     Authenticator,
     ZmqLink,
     authenticator,
-    from_frames,
     new_socket,
     readable,
     secure_server,
@@ -51,6 +50,7 @@ def connect_over_tcp(settings: dict[str, Any], listen: Listen) -> tuple[Link, Li
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
     _await_client(sock, doorman)
+    link.admit()
     return link, Listeners(local, tcp)
 
 
@@ -68,7 +68,6 @@ def _await_client(sock: zmq.Socket[bytes], doorman: Authenticator | None) -> Non
         poller.poll(int(1000 * left) + 1)
         if doorman is not None:
             doorman.serve()
-    from_frames(sock.recv_multipart(copy=False))
 
 
 def _bind(sock: zmq.Socket[bytes], address: str, port_range: tuple[int, int]) -> int:

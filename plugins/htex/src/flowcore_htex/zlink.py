@@ -15,7 +15,6 @@ from flowcore_htex.curve import Keys
 from flowcore_htex.link import LinkClosed, Message
 from flowcore_htex.wire import ProtocolError
 
-_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _LINGER: Final = 1000
 
 
@@ -97,8 +96,8 @@ class ZmqLink:
     def __init__(self, sock: zmq.Socket[bytes]) -> None:
         """Take over a socket that has not been bound or connected yet."""
         self._socket = sock
-        self._monitor = sock.get_monitor_socket(_EVENTS)
-        self._peers: set[int] = set()
+        self._monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._peer: int | None = None
         self.backlog = 0
         self.on_blocked: Callable[[bool], object] = bool
         self.heard = time.monotonic()
@@ -127,14 +126,17 @@ class ZmqLink:
         return messages
 
     def _peer_is_gone(self) -> bool:
-        """Whether an authenticated connection has ended; what strangers do at the port is no concern."""
+        """Whether the peer's connection has ended; what strangers do at the port is no concern."""
         while readable(self._monitor):
-            event = recv_monitor_message(self._monitor)
-            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._peers.add(event["value"])
-            elif event["value"] in self._peers:
+            if self._peer in (None, recv_monitor_message(self._monitor)["value"]):
                 return True
         return False
+
+    def admit(self) -> None:
+        """Receive the first message, where this end is the one that is connected to; its sender is the peer."""
+        frames = self._socket.recv_multipart(copy=False)
+        from_frames(frames)
+        self._peer = int(frames[0].get(zmq.SRCFD))
 
     def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """See `Link`."""
@@ -150,11 +152,11 @@ class ZmqLink:
     def flush(self) -> None:
         """See `Link`; nothing to do."""
 
-    def close(self) -> None:
-        """See `Link`."""
+    def close(self, linger: int = _LINGER) -> None:
+        """See `Link`; what was sent and is still here is given `linger` milliseconds."""
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._socket.close(_LINGER if self._peers else 0)
+        self._socket.close(linger)
 
 
 def to_frames(kind: int, head: bytes, buffers: Sequence[Any]) -> list[Any]:

@@ -1,11 +1,10 @@
 """The process that forks workers: small, without threads, and the one that reaps and kills them."""
-# ruff: noqa: PTH123, PTH208 - these processes have to start fast, and pathlib is slow to import
+
 
 from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import gc
 import json
 import mmap
@@ -17,17 +16,14 @@ import sys
 import time
 from typing import Any, Final, NoReturn
 
+from flowcore_htex.lineage import adopt_orphans, descendants, die_with_parent
 from flowcore_htex.search import extend_path
 from flowcore_htex.worker import Worker
 
-PR_SET_PDEATHSIG: Final = 1
-PR_SET_CHILD_SUBREAPER: Final = 36
 PACKET: Final = 1 << 17
 _GRACE: Final = 0.15
 """Seconds that idle workers get to end by themselves when everything ends."""
 _REAP: Final = 2.0
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Zygote:
@@ -47,7 +43,7 @@ class Zygote:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._signals, warn_on_full_buffer=False)
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        adopt_orphans(True)
         waiter = select.poll()
         waiter.register(self._control, select.POLLIN)
         waiter.register(self._wakeup, select.POLLIN)
@@ -101,8 +97,8 @@ class Zygote:
 
     def _become_worker(self, order: dict[str, Any], descriptor: int, parent: int) -> None:
         os.setsid()
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        adopt_orphans(False)
+        die_with_parent()
         if os.getppid() != parent:
             return
         signal.set_wakeup_fd(-1)
@@ -169,24 +165,6 @@ class Zygote:
                 break
             waiter.poll(min(1000 * left, 20))
         os._exit(0)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return all living descendants of a process, children before grandchildren."""
-    parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stream:
-                    fields = stream.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != b"Z":
-                parents.setdefault(int(fields[1]), []).append(int(name))
-    found = list(parents.get(pid, ()))
-    for one in found:  # grows while it is read
-        found += parents.get(one, ())
-    return found
 
 
 def _kill_one(pid: int) -> None:

@@ -1,0 +1,144 @@
+"""Walltime and memory of tasks: whoever goes over them is killed, alone, and gives back what it had."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+import flowcore
+from flowcore import Config, python_app
+from flowcore.app.errors import AppTimeout
+from flowcore.executors.errors import WalltimeExceeded
+from flowcore.testing import tasks
+from flowcore.testing.gate import Gate
+from flowcore_htex.errors import MemoryExceeded
+from flowcore_htex.executor import HighThroughputExecutor
+from nodes import PATIENCE, Executors, node
+
+
+@pytest.fixture
+def start(tmp_path):
+    with Executors(tmp_path) as executors:
+        yield lambda **options: executors.start(**{"max_workers": float("inf"), **options})
+
+
+@pytest.fixture
+def gate():
+    with Gate(PATIENCE) as gate:
+        yield gate
+
+
+def test_a_task_over_its_walltime_is_killed_in_the_midst_of_c_code(start):
+    executor = start(max_workers=1)
+    began = time.monotonic()
+    late = executor.submit(time.sleep, {"walltime": 0.3}, 600)
+    with pytest.raises(WalltimeExceeded, match=r"longer than its walltime of 0\.3 s") as caught:
+        late.result(PATIENCE)
+    assert time.monotonic() - began < 30
+    assert isinstance(caught.value, TimeoutError)
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def test_walltime_begins_when_the_task_does(start, gate):
+    executor = start(max_workers=1)
+    first = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    waiting = executor.submit(time.sleep, {"walltime": 1.5}, 0.01)
+    threading.Event().wait(1.7)  # longer than the walltime of the one that waits
+    gate.open()
+    assert first.result(PATIENCE)
+    assert waiting.result(PATIENCE) is None
+
+
+def test_a_walltime_that_is_kept_harms_nobody(start):
+    executor = start(max_workers=2, cores_per_worker=0.1)
+    pids = {executor.submit(os.getpid, {"walltime": "00:00:30"}).result(PATIENCE) for _ in range(20)}
+    assert len(pids) <= 2
+
+
+def test_the_neighbours_of_a_killed_task_go_on(start, gate):
+    executor = start(provider=node(cores=2))
+    neighbour = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    with pytest.raises(WalltimeExceeded):
+        executor.submit(time.sleep, {"walltime": 0.2}, 600).result(PATIENCE)
+    gate.open()
+    assert neighbour.result(PATIENCE)
+
+
+def test_a_killed_task_gives_back_what_it_had(start):
+    executor = start(provider=node(cores=3, memory=1))
+    for _ in range(3):
+        with pytest.raises(WalltimeExceeded):
+            executor.submit(time.sleep, {"walltime": 0.1, "cores": 3, "memory": 900}, 600).result(PATIENCE)
+    assert executor.submit(pow, {"cores": 3, "memory": 900}, 2, 3).result(PATIENCE) == 8
+
+
+def test_a_cancelled_task_gives_back_what_it_had(start, gate):
+    executor = start(provider=node(cores=3, memory=1))
+    for _ in range(3):
+        held = executor.submit(tasks.hold, {"cores": 3, "memory": 900}, gate.port)
+        gate.wait_for(1)
+        assert held.cancel()
+    assert executor.submit(pow, {"cores": 3, "memory": 900}, 2, 3).result(PATIENCE) == 8
+
+
+def grow(megabytes):
+    kept = bytearray(megabytes * 10**6)
+    for place in range(0, len(kept), 4096):
+        kept[place] = 1
+    time.sleep(600)
+
+
+def test_a_task_over_its_memory_is_killed_with_both_numbers(start):
+    executor = start(max_workers=1)
+    with pytest.raises(MemoryExceeded, match=r"asked for 150 MB of memory, used \d+ MB(.|\n)*ask for more") as caught:
+        executor.submit(grow, {"memory": "150MB"}, 400).result(PATIENCE)
+    assert caught.value.used > 150
+    assert isinstance(caught.value, MemoryError)
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def grow_in_a_child(megabytes):
+    import subprocess
+    import sys
+
+    text = (
+        f"b = bytearray({megabytes} * 10**6)\nfor n in range(0, len(b), 4096): b[n] = 1\nimport time; time.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", text], check=True)
+
+
+def test_the_memory_of_the_processes_that_a_task_starts_counts(start):
+    executor = start(max_workers=1)
+    with pytest.raises(MemoryExceeded):
+        executor.submit(grow_in_a_child, {"memory": "150MB"}, 400).result(PATIENCE)
+
+
+def keep(megabytes):
+    import builtins
+
+    builtins.kept = bytearray(megabytes * 10**6)
+    for place in range(0, megabytes * 10**6, 4096):
+        builtins.kept[place] = 1
+
+
+def test_what_an_earlier_task_left_in_the_worker_is_not_the_fault_of_the_next(start):
+    executor = start(max_workers=1)
+    assert executor.submit(keep, {}, 300).result(PATIENCE) is None
+    assert executor.submit(time.sleep, {"memory": "150MB"}, 0.5).result(PATIENCE) is None
+
+
+def test_through_the_kernel_a_walltime_is_an_app_timeout(cleared):
+    flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1)]))
+
+    @python_app
+    def nap(seconds):
+        time.sleep(seconds)
+
+    with pytest.raises(AppTimeout) as caught:
+        nap(600, resource_specification={"walltime": 0.3}).result(PATIENCE)
+    assert isinstance(caught.value.__cause__, WalltimeExceeded)
