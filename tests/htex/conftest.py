@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from flowcore_htex.executor import HighThroughputExecutor
 
 from flowcore.executors.base import RunContext
+from flowcore_htex.executor import HighThroughputExecutor
 
 PATIENCE = 60.0
 GONE_WITHIN = 5.0

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from flowcore_htex.errors import ManagerLost, WorkerLost
 
 pytestmark = pytest.mark.fault

@@ -10,6 +10,9 @@ import subprocess
 
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flowcore_htex import launch
 from flowcore_htex.addresses import check_port_range, listen, listen_on_ports, local_addresses, resolve
 from flowcore_htex.affinity import check_affinity, worker_cores
@@ -17,8 +20,6 @@ from flowcore_htex.curve import prepare_folder, public_key, read_keys, write_key
 from flowcore_htex.log import Log
 from flowcore_htex.node import Node, inspect_node, slots_needed, worker_count
 from flowcore_htex.version import RELEASE
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_the_release_is_that_of_the_distribution():

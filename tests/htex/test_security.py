@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+
 from flowcore_htex import wire
 from flowcore_htex.curve import Keys, read_keys
 from flowcore_htex.errors import VersionMismatch
@@ -117,7 +118,7 @@ def test_a_registration_with_fields_of_the_wrong_kind_is_dropped(open_run, deale
     sock = dealer(open_run.port, read_keys(open_run.settings["cert_dir"]))
     record = {"manager": "x", "protocol": wire.VERSION, "release": "0.1.0", "python": _python(), "byteorder": "little"}
     record |= dict.fromkeys(["block_id", "hostname", "held", "draining", "gpus"], 1)
-    record |= dict.fromkeys(["worker_count", "cores", "memory", "disk"], [[]])
+    record |= {name: [[]] for name in ("worker_count", "cores", "memory", "disk")}
     sock.send_multipart(to_frames(wire.REGISTER, wire.pack_json(record), ()))
     sock.send_multipart(to_frames(wire.PROBE, b"", ()))
     assert sock.poll(10_000)

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from marked import Marked
 
 from flowcore.errors import ShutdownError
+from marked import Marked
 
 PATIENCE = 60
 GONE_WITHIN = 5.0
@@ -125,17 +125,17 @@ def test_no_thread_and_no_descriptor_is_left(start):
     before_threads = set(threading.enumerate())
     rig = start()
     rig.run(pow, 2, 2)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
     rig.close()
     assert set(threading.enumerate()) <= before_threads
-    assert len(os.listdir("/proc/self/fd")) < descriptors
+    assert len(list(Path("/proc/self/fd").iterdir())) < descriptors
 
 
 def test_many_runs_leave_no_descriptors(start):
     start().close()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         rig = start()
         rig.run(pow, 2, 2)
         rig.close()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

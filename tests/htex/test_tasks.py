@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,14 +223,11 @@ def test_no_key_is_in_the_environment_or_on_a_command_line(rig):
     assert len(keys) == 4
     exposed = rig.run(lambda: str(dict(os.environ)))
     for pid in rig.processes():
-        with open(f"/proc/{pid}/cmdline", "rb") as stream:
-            exposed += stream.read().decode()
+        exposed += Path(f"/proc/{pid}/cmdline").read_bytes().decode()
     assert not any(key in exposed for key in keys)
 
 
 def _certificates(rig):
-    from pathlib import Path
-
     return Path(rig.executor.logdir) / "certificates"
 
 

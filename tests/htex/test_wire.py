@@ -6,11 +6,12 @@ import math
 import socket
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed, StreamLink
 from flowcore_htex.wire import MALFORMED, ProtocolError, Task
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ids = st.integers(0, 2**64 - 1)
 numbers = st.integers(0, 2**32 - 1)

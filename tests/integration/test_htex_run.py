@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from marked import Marked
 
 PATIENCE = 120

@@ -9,15 +9,15 @@ from flowcore.launchers.base import Launcher, announce, bash
 
 # srun kills its tasks when it gets a SIGTERM, and Slurm signals the processes of a task one after the other: what waits
 # for a child would go on before its own turn comes. So srun has a process group of its own (set -m), and its standard
-# input is a line to the tasks: when it is closed, each task tells all of its copy at once (TASK). srun itself is told two
-# seconds later. srun without --cpus-per-task ignores what the job was given (since 22.05): hence SRUN_CPUS_PER_TASK.
-# A wait that a trap interrupts has not waited: hence the loops.
+# input is a line to the tasks: when it is closed, each task tells all of its copy at once (TASK). srun itself is told
+# two seconds later. srun without --cpus-per-task ignores what the job was given (since 22.05): hence
+# SRUN_CPUS_PER_TASK. A wait that a trap interrupts has not waited: hence the loops.
 SCRIPT: Final = """\
 flowcore_end_step() {{
   flowcore_interrupted=yes
   [ -z "$flowcore_last_word" ] || return
   exec {{flowcore_line}}>&-
-  ( trap - TERM INT HUP; sleep 2; kill -s TERM "$flowcore_srun" ) >/dev/null 2>&1 &
+  ( trap - TERM INT HUP; read -rt 2 <> <(:); kill -s TERM "$flowcore_srun" ) >/dev/null 2>&1 {{flowcore_stdout}}>&- &
   flowcore_last_word=$!
 }}
 set +e
@@ -43,7 +43,7 @@ done
 exit "$flowcore_code"
 """
 
-# bash has something to say about jobs that end; it is not for the user. Slurm's own signals reach the copy without help.
+# bash has something to say about jobs that end: not to the user. Slurm's own signals reach the copy without help.
 TASK: Final = """\
 flowcore_command={command}
 trap flowcore_interrupted=yes TERM INT HUP

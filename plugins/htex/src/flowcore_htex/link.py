@@ -72,6 +72,7 @@ class StreamLink:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _CHUNK)
         self._sock = sock
         self._rest: bytes | bytearray = b""
         self._filling: _Filling | None = None

@@ -1,6 +1,5 @@
 """The process that forks workers: small, without threads, and the one that reaps and kills them."""
 
-
 from __future__ import annotations
 
 import array
