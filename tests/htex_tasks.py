@@ -71,7 +71,7 @@ def exhaust(limit):
     """Use more memory than the process may have."""
     import resource
 
-    with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123 - workers load as little as they can
+    with open("/proc/self/statm", encoding="ascii") as stream:
         used = int(stream.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + limit, used + limit))
     hoard = []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flowcore_htex.executor import HighThroughputExecutor
-
 from flowcore.testing.executors import ExecutorConformance
+from flowcore_htex.executor import HighThroughputExecutor
 
 
 class TestHighThroughputExecutor(ExecutorConformance):

@@ -56,7 +56,7 @@ def test_a_path_object_is_never_taken_for_a_url(name):
 
 def test_a_local_file_can_be_opened(tmp_path):
     (tmp_path / "a").write_text("text")
-    with open(File(tmp_path / "a")) as stream:  # noqa: PTH123 - this is what users write
+    with open(File(tmp_path / "a")) as stream:
         assert stream.read() == "text"
     assert str(File(tmp_path / "a")) == str(tmp_path / "a")
 

@@ -291,7 +291,7 @@ class TestOutputs:
         @python_app
         def write(outputs: Any = ()) -> str:
             for output in outputs:
-                with open(output, "w") as stream:  # noqa: PTH123 - as an app's author would
+                with open(output, "w") as stream:
                     stream.write("x")
             return ",".join(output.filename for output in outputs)
 

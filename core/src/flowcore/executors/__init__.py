@@ -8,9 +8,8 @@ from flowcore.component_names import ComponentNames
 from flowcore.executors.base import Executor
 
 if TYPE_CHECKING:
-    from flowcore_htex.executor import HighThroughputExecutor as HighThroughputExecutor
-
     from flowcore_flux.executor import FluxExecutor as FluxExecutor
+    from flowcore_htex.executor import HighThroughputExecutor as HighThroughputExecutor
     from flowcore_mpi.executor import MPIExecutor as MPIExecutor
     from flowcore_radical.executor import RadicalPilotExecutor as RadicalPilotExecutor
     from flowcore_radical.executor import ResourceConfig as ResourceConfig
