@@ -36,7 +36,7 @@ def test_every_executors_script_is_printed(config: Path, capsys) -> None:
     out = capsys.readouterr().out
     assert "# executor cluster: SlurmProvider(" in out
     assert "#SBATCH --account=phys" in out
-    assert "srun --job-name" in out
+    assert "exec srun --nodes=2 --ntasks=2 " in out
     assert "module load gcc" in out
     assert "# executor threads: it has no blocks" in out
 

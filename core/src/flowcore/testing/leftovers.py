@@ -49,13 +49,13 @@ class Leftovers:
 def _descendants() -> set[int]:
     """Return the ids of all processes below this one."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):  # not "[0-9]*/stat": glob raises where a process ends meanwhile
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:  # it has just ended
             continue
         if state != "Z":
-            children.setdefault(int(parent), []).append(int(stat.parent.name))
+            children.setdefault(int(parent), []).append(int(folder.name))
     found: set[int] = set()
     todo = [os.getpid()]
     while todo:

@@ -31,6 +31,9 @@ _PAUSE: Final = 0.0005
 
 _FAREWELL: Final = 3.0
 _ANSWER: Final = 5.0
+_BIRTH: Final = 30.0
+"""Seconds that an interchange may take to say its first word, on a busy machine."""
+
 _SHORT_LIFE: Final = 0.3
 _SHORT_LIVES: Final = 4
 """So many interchanges in a row that die within `_SHORT_LIFE` of their greeting, or before, and there is no next."""
@@ -255,8 +258,9 @@ class Client:
             if self._outbox.due() or link.backlog:
                 with self._lock:
                     self._flush()
-            if not messages and time.monotonic() - link.heard > self._threshold:
-                raise LinkClosed(f"it was silent for {self._threshold:g} s")
+            patience = self._threshold if self._greeting is not None else max(self._threshold, _BIRTH)
+            if not messages and time.monotonic() - link.heard > patience:
+                raise LinkClosed(f"it was silent for {patience:g} s")
 
     def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
         if kind == wire.RESULTS:
