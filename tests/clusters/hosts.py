@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
 import socket
+import string
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from clusters.packages import locked
 
 _START = 'hostname "$1"; mount --bind "$2" /etc/hosts; shift 2; "$@" & wait'
 """The host's process 1: it reaps what others leave behind, and when it ends, everything on the host ends."""
+
+_letters = itertools.cycle(string.ascii_lowercase)
 
 
 def ip(*words: str, check: bool = True) -> str:
@@ -37,7 +41,7 @@ class Hosts:
     def __init__(self, count: int, folder: Path) -> None:
         self.names = [f"n{number}" for number in range(1, count + 1)]
         self._folder = folder
-        self._tag = f"fc{os.getpid()}"
+        self._tag = f"fc{os.getpid()}{next(_letters)}"  # one process may have several clusters
         self._services: dict[str, Daemon] = {}
         try:
             with locked("hosts"):
@@ -114,11 +118,11 @@ def _free_subnet() -> str:
 
 def _sweep() -> None:
     """Remove the networks of test processes that were killed."""
-    spaces = re.findall(r"^(fc(\d+)-(n\d+))\b", ip("netns", "list"), re.MULTILINE)
-    bridges = re.findall(r"\d+: (fc(\d+)):", ip("-o", "link"))
+    spaces = re.findall(r"^((fc\d+[a-z])-(n\d+))\b", ip("netns", "list"), re.MULTILINE)
+    bridges = re.findall(r"\d+: (fc(\d+)[a-z]):", ip("-o", "link"))
     for tag, owner in bridges:
         if not Path(f"/proc/{owner}").exists():
-            _remove(tag, [name for _, space_owner, name in spaces if space_owner == owner])
+            _remove(tag, [name for _, space_tag, name in spaces if space_tag == tag])
 
 
 def _remove(tag: str, names: Sequence[str]) -> None:

@@ -193,6 +193,7 @@ def test_priority_counts_among_tasks_that_ask_for_more(start, gate, tmp_path):
     first = executor.submit(tasks.hold, {"cores": 2}, gate.port)
     gate.wait_for(1)
     futures = [executor.submit(note, {"cores": 2, "priority": priority}, str(path), priority) for priority in (3, 1, 2)]
+    assert executor.connected_managers()  # asks the interchange, which by then has the tasks that were sent before
     gate.open()
     assert first.result(PATIENCE)
     wait(futures, PATIENCE)

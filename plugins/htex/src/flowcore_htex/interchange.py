@@ -234,15 +234,13 @@ class Interchange:
             self._outcome(manager, kind, head, buffers)
         elif kind == wire.WANTED:
             self._send_functions(manager, wire.unpack_ids(head))
-        elif kind == wire.STOLEN:
-            self._pending.put_back([task for tid in wire.unpack_ids(head) if (task := manager.answered(tid))])
         elif kind == wire.DRAIN:
             manager.draining = True
             peer.queue(wire.DRAIN)
             peer.flush()
             self._announce("draining", manager)
         elif kind == wire.END:
-            self._lose(manager, str(wire.unpack_json(head).get("why", "ended")))
+            self._dismiss(manager, wire.unpack_json(head))
 
     def _outcome(self, manager: Manager, kind: int, head: bytes, buffers: list[Any]) -> None:
         tids = wire.check_outcome(kind, head, buffers)
@@ -353,6 +351,15 @@ class Interchange:
             }
             self._tell(wire.LOST, record)
         self._announce("lost", manager, silent=silent)
+
+    def _dismiss(self, manager: Manager, farewell: dict[str, Any]) -> None:
+        """Let a manager go that ends by itself: tasks that it had not begun go elsewhere."""
+        begun = farewell.get("begun")
+        if not isinstance(begun, list):
+            raise wire.ProtocolError("a farewell lists the tasks that were begun")
+        spared = [tid for tid in manager.tasks if tid not in begun]
+        self._pending.put_back([task for tid in spared if (task := manager.answered(tid))])
+        self._lose(manager, str(farewell.get("why", "ended")))
 
     def _announce(self, event: str, manager: Manager, *, silent: bool = False) -> None:
         self._tell(wire.MANAGERS, {"event": event, "manager": manager.report(), "silent": silent})

@@ -223,11 +223,13 @@ class Manager:
             raise SystemExit(0)  # out of the wait for an interchange
 
     def close(self, why: str) -> None:
-        """End the workers; where the run goes on, report their last outcomes and give back what was not started."""
-        unstarted = self._pool.close()
+        """End the workers; where the run goes on, report their last outcomes and say what is lost with them.
+
+        All else that is meant for this manager goes elsewhere, be it still on its way here.
+        """
+        begun = self._pool.close()
         if not self._dismissed:
-            self._upstream.send(wire.STOLEN, wire.pack_ids(unstarted))
-            self._upstream.send(wire.END, wire.pack_json({"why": why}))
+            self._upstream.send(wire.END, wire.pack_json({"why": why, "begun": begun}))
         self._upstream.disconnect()
 
 

@@ -354,13 +354,13 @@ class WorkerPool:
             slot.close()
 
     def close(self) -> list[int]:
-        """End the workers; returns the ids of tasks that were not started, once their last outcomes are reported."""
+        """End the workers; returns the ids of tasks that were started, once the last outcomes are reported."""
         self._nursery.close()
-        unstarted = self.unstarted()
+        begun = []
         for slot in self.slots:
             if slot.link is not None:
                 self._drain(slot, slot.link)
                 slot.close()
             started = self._cells[2 * slot.index]
-            unstarted += [tid for tid in slot.tasks if tid != started]
-        return unstarted
+            begun += [tid for tid in slot.tasks if tid == started]
+        return begun

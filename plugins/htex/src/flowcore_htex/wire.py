@@ -37,13 +37,12 @@ ACK: Final = (
     15  # down: how many more outcome messages (RESULTS, BIG_RESULT, LOST, DROPPED) have reached the user's process
 )
 DRAIN: Final = 16  # up: no more tasks, please; down: there will be none
-END: Final = 17  # down: end now; up: the manager is about to end
+END: Final = 17  # down: end now; up: json, the manager is about to end, and which tasks it had begun
 ASK: Final = 18  # down: json, a question of the user's process
 ANSWER: Final = 19  # up: json, its answer
 MANAGERS: Final = 20  # up: json, which managers there are, when that changes
 PROBE: Final = 21  # manager -> interchange: is this address the right one?
 READY: Final = 22  # down: all that was outstanding has been sent again
-STOLEN: Final = 23  # up: ids of tasks that never started and are handed back
 
 VALUE: Final = 0  # status of an outcome: a pickled value
 ERROR: Final = 1  # a packed exception
