@@ -68,17 +68,17 @@ def test_a_remote_file_has_no_path_until_it_is_staged():
     with pytest.raises(ValueError, match=r"http://host/a\.txt"):
         file.__fspath__()
     assert str(file) == "http://host/a.txt"
-    file.local_path = "/work/a.txt"
-    assert file.filepath == file.__fspath__() == str(file) == "/work/a.txt"
+    file.local_path = "/data/a.txt"
+    assert file.filepath == file.__fspath__() == str(file) == "/data/a.txt"
 
 
 def test_a_clean_copy_is_the_same_file_without_its_local_copy():
     file = File("http://host/a.txt")
-    file.local_path = "/work/a.txt"
+    file.local_path = "/data/a.txt"
     clean = file.cleancopy()
     assert clean == file
     assert clean.local_path is None
-    assert file.local_path == "/work/a.txt"
+    assert file.local_path == "/data/a.txt"
     assert File(Path("http:/x")).cleancopy().scheme == "file"
 
 
@@ -93,18 +93,18 @@ def test_files_are_equal_if_they_name_one_place():
 
 def test_files_survive_pickling_with_their_local_path():
     file = File("http://host/a.txt")
-    file.local_path = "/work/a.txt"
+    file.local_path = "/data/a.txt"
     again = pickle.loads(pickle.dumps(file))
     assert again == file
-    assert again.filepath == "/work/a.txt"
+    assert again.filepath == "/data/a.txt"
     assert vars(again) == vars(file)
 
 
 def test_the_repr_shows_url_and_local_path():
     file = File("http://host/a.txt")
     assert repr(file) == "<File 'http://host/a.txt'>"
-    file.local_path = "/work/a.txt"
-    assert repr(file) == "<File 'http://host/a.txt' at '/work/a.txt'>"
+    file.local_path = "/data/a.txt"
+    assert repr(file) == "<File 'http://host/a.txt' at '/data/a.txt'>"
 
 
 @pytest.mark.parametrize("bad", [None, 3, b"/a", ["a"]])
