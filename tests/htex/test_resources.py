@@ -176,6 +176,7 @@ def test_lower_numbers_run_first_then_the_older_and_none_last(start, gate, tmp_p
     for number, priority in enumerate(priorities):
         demand = {} if priority is None else {"priority": priority}
         futures.append(executor.submit(note, demand, str(path), number))
+    assert executor.connected_managers()  # asks the interchange, which by then has the tasks that were sent before
     gate.open()
     assert first.result(PATIENCE)
     wait(futures, PATIENCE)

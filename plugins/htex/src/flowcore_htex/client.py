@@ -86,6 +86,7 @@ class Client:
         self._greeted = threading.Event()
         self._link: Link | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._close_wake = weakref.finalize(self, os.close, self._wake)
         self._receiver_id = 0
         self._thread: threading.Thread | None = None
 
@@ -130,14 +131,16 @@ class Client:
                 if self._thread is not None:
                     self._thread.join()
                 self._close()
+                self._close_wake()  # never by the thread, since others may be about to wake it; else with this object
 
     def _close(self) -> None:
+        if self._ended:  # by the thread, which has been joined
+            return
         self._ended = True
         self.managers.clear()
         if self._link is not None:
             self._link.close()
         self._broker.close()
-        os.close(self._wake)
         _clients.discard(self)
 
     # -- tasks out
