@@ -478,6 +478,7 @@ class TestWaiting:
 
     def test_for_none(self, kernel: DataFlowKernel) -> None:
         kernel.wait_for_current_tasks()
+        assert kernel.task_count == kernel.unfinished_count() == 0
 
     def test_before_a_load(self) -> None:
         with pytest.raises(NoDataFlowKernelError):

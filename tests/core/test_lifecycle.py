@@ -108,6 +108,8 @@ class TestClearing:
     def test_nothing_loaded_is_nothing_to_do(self) -> None:
         flowcore.clear()
         flowcore.clear(wait=False)
+        with pytest.raises(NoDataFlowKernelError):
+            flowcore.dfk()
 
     def test_twice(self) -> None:
         flowcore.load(config())
@@ -322,3 +324,4 @@ class TestWithBlocks:
     def test_cleaned_up_inside(self) -> None:
         with flowcore.load(config(exit_mode="wait")) as kernel:
             kernel.cleanup()
+        assert kernel.cleaned
