@@ -17,7 +17,9 @@ import flowcore
 from flowcore import Config
 from flowcore.executors.base import RunContext
 from flowcore.testing.leftovers import Leftovers
+from flowcore_htex import wire
 from flowcore_htex.executor import HighThroughputExecutor
+from flowcore_htex.version import RELEASE
 from marked import Marked
 
 PATIENCE = 60
@@ -182,6 +184,29 @@ def outcomes(futures, within=PATIENCE):
 def executions(path):
     """Return how often each number was marked."""
     return Counter(int(line) for line in Path(path).read_text().split())
+
+
+def registration(**changes):
+    """Return what a manager says of itself when it comes; it takes no tasks."""
+    return {
+        "manager": "stranger",
+        "protocol": wire.VERSION,
+        "release": RELEASE,
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "byteorder": sys.byteorder,
+        "hostname": "elsewhere",
+        "pid": 1,
+        "block_id": "77",
+        "cores": 1,
+        "memory": 1000.0,
+        "disk": 1000.0,
+        "gpus": 0,
+        "worker_count": 1,
+        "start": time.time(),
+        "draining": True,
+        "held": [],
+        **changes,
+    }
 
 
 SCRIPT_HEAD = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -12,6 +13,12 @@ def nap(seconds, value=None):
     """Return the value after a while."""
     time.sleep(seconds)
     return value
+
+
+def where(seconds):
+    """Take some time, and return the name of the host."""
+    time.sleep(seconds)
+    return socket.gethostname()
 
 
 def mark(path, number, seconds=0.0):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +20,22 @@ import htex_tasks as tasks
 from flowcore import python_app
 from flowcore.executors.errors import BadStateException
 from flowcore.providers import LocalProvider
+from flowcore_htex import wire
 from flowcore_htex.errors import ManagerLost, WorkerLost
-from htex_rig import HEARTBEATS, PATIENCE, REPEATS, Family, executions, executors, outcomes, runs, stopped, until
+from flowcore_htex.link import BlockingLink, LinkClosed
+from htex_rig import (
+    HEARTBEATS,
+    PATIENCE,
+    REPEATS,
+    Family,
+    executions,
+    executors,
+    outcomes,
+    registration,
+    runs,
+    stopped,
+    until,
+)
 
 pytestmark = pytest.mark.fault
 
@@ -225,6 +245,48 @@ def test_a_stopped_manager_is_given_up_and_taken_back(start, family, tmp_path):
     assert outcomes([executor.submit(pow, {}, number, 2) for number in range(20)]) == [n * n for n in range(20)]
     assert family.one("interchange") == interchange
     assert max(executions(trace).values()) == 1
+
+
+def test_a_manager_that_is_given_up_is_asked_to_come_again(start):
+    executor = start(max_workers=1, **HEARTBEATS)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.settimeout(PATIENCE)
+        settings = json.loads((Path(executor.logdir) / "manager.json").read_text())
+        sock.connect(settings["socket"])
+        link = BlockingLink(sock)
+        link.send(wire.REGISTER, wire.pack_json(registration()))
+        kinds = []
+        while wire.REGISTER not in kinds:
+            kinds += [kind for kind, _, _ in link.receive()]
+    assert set(kinds) == {wire.HEARTBEAT, wire.REGISTER}
+
+
+def test_a_manager_that_is_asked_to_come_again_does_so(start):
+    """The test is the interchange."""
+    executor = start(provider=LocalProvider(init_blocks=0, min_blocks=0, max_blocks=1))
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+        path = str(Path(folder) / "i")
+        listener.settimeout(PATIENCE)
+        listener.bind(path)
+        listener.listen()
+        config = str(Path(executor.logdir) / "manager.json")
+        words = [sys.executable, "-m", "flowcore_htex.manager", "--config", config, "--block-id", "7", "--socket", path]
+        with subprocess.Popen(words) as process:
+            names = []
+            for answer in (wire.REGISTER, wire.END):
+                sock, _ = listener.accept()
+                with contextlib.closing(sock):
+                    sock.settimeout(PATIENCE)
+                    link = BlockingLink(sock)
+                    ((kind, head, _),) = link.receive()
+                    assert kind == wire.REGISTER
+                    names.append(wire.unpack_json(head)["manager"])
+                    link.send(answer)
+                    with contextlib.suppress(LinkClosed):
+                        while True:
+                            link.receive()
+            assert process.wait(PATIENCE) == 0
+    assert names[0] == names[1]
 
 
 def test_through_the_kernel_results_that_come_late_do_not_count_twice(load, tmp_path):

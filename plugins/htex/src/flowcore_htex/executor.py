@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 _GREETING: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
 _CLIENT_PORTS: Final = (55000, 56000)
+_COME_BACK: Final = 10.0
+"""Seconds that silent managers get at least to come back, before their block is cancelled."""
 
 
 class HighThroughputExecutor(BlockExecutor):
@@ -439,7 +441,7 @@ class HighThroughputExecutor(BlockExecutor):
             if not client.managers and live <= self._refused_blocks:
                 self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
         elif event == "lost" and record.get("silent") and block not in client.blocks():
-            self._mender.expect_back(block, self.options.heartbeat_threshold)
+            self._mender.expect_back(block, max(self.options.heartbeat_threshold, _COME_BACK))
         self._demand.recheck(client, self._never)
 
 

@@ -350,6 +350,9 @@ class Interchange:
                 "why": why,
             }
             self._tell(wire.LOST, record)
+        if silent:
+            manager.peer.queue(wire.REGISTER)
+            manager.peer.flush()
         self._announce("lost", manager, silent=silent)
 
     def _dismiss(self, manager: Manager, farewell: dict[str, Any]) -> None:

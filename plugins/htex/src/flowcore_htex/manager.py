@@ -173,6 +173,10 @@ class Manager:
         self._connect(_RECONNECT)
 
     def _on_interchange(self, _descriptor: int) -> None:
+        if time.monotonic() - self._upstream.sent >= self._settings["heartbeat_threshold"]:
+            self._log.warning("this manager was stopped for so long that it has been given up")
+            self._reconnect()  # what it was sent meanwhile is somebody else's by now
+            return
         try:
             messages = self._upstream.receive()
         except LinkClosed as error:
@@ -199,6 +203,9 @@ class Manager:
             self._upstream.acknowledged(sum(wire.unpack_ids(head)))
         elif kind == wire.DRAIN:
             self._draining = True
+        elif kind == wire.REGISTER:
+            self._log.warning("the interchange has given this manager up")
+            self._reconnect()
         elif kind == wire.END:
             self._log.info("told to end")
             self._dismissed = True

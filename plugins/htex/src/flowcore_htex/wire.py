@@ -20,7 +20,7 @@ MAX_BUFFER: Final = 1 << 40
 
 # message kinds; the direction is from the user's process (up) to the workers (down)
 HELLO: Final = 1  # interchange, manager -> up: json, who is there
-REGISTER: Final = 2  # manager -> interchange: json, what the manager has
+REGISTER: Final = 2  # manager -> interchange: json, what the manager has; back: empty, it is to register anew
 REFUSED: Final = 3  # down: json, why a manager may not serve
 HEARTBEAT: Final = 4  # both ways: empty
 FUNCTION: Final = 5  # down: number, then the pickled function
