@@ -10,6 +10,7 @@ from concurrent.futures import _base as states  # the state names are shared wit
 from typing import Any, Final, NoReturn, TypeVar
 
 T = TypeVar("T")
+Callback = Callable[[Future[T]], object]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class TaskFuture(Future[T]):
         self._state: str = PENDING
         self._result: T | None = None
         self._exception: BaseException | None = None
-        self._callbacks: list[Callable[[Future[T]], object]] | None = None
+        self._callbacks: Callback[T] | list[Callback[T]] | None = None  # a list where there are several
         self._waiter_list: list[Any] | None = None
 
     @property
@@ -113,14 +114,17 @@ class TaskFuture(Future[T]):
             callbacks = self._wake("add_exception")
         self._run(callbacks)
 
-    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+    def add_done_callback(self, fn: Callback[T]) -> None:
         """Call `fn(self)` when there is an outcome, at once if there is one already."""
         with self._lock:
             if self._state not in DONE:
-                if self._callbacks is None:
-                    self._callbacks = [fn]
+                callbacks = self._callbacks
+                if callbacks is None:
+                    self._callbacks = fn
+                elif isinstance(callbacks, list):
+                    callbacks.append(fn)
                 else:
-                    self._callbacks.append(fn)
+                    self._callbacks = [callbacks, fn]
                 return
         self._run([fn])
 
@@ -154,7 +158,7 @@ class TaskFuture(Future[T]):
         )
         raise TypeError(message)
 
-    def _wake(self, told: str) -> list[Callable[[Future[T]], object]] | None:
+    def _wake(self, told: str) -> list[Callback[T]]:
         """Wake whoever waits, the lock being held, and hand over the callbacks."""
         if self._waiter_list:
             for waiter in self._waiter_list:
@@ -162,11 +166,13 @@ class TaskFuture(Future[T]):
         if self._cond is not None:
             self._cond.notify_all()
         callbacks, self._callbacks = self._callbacks, None
-        return callbacks
+        if isinstance(callbacks, list):
+            return callbacks
+        return [] if callbacks is None else [callbacks]
 
-    def _run(self, callbacks: list[Callable[[Future[T]], object]] | None) -> None:
+    def _run(self, callbacks: list[Callback[T]]) -> None:
         interruption: BaseException | None = None
-        for callback in callbacks or ():
+        for callback in callbacks:
             try:
                 callback(self)
             except Exception:  # a callback is foreign code, and its failure is not the task's

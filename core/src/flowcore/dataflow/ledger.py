@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class TaskLedger:
         self.unfinished: dict[int, TaskRecord] = {}
         """The tasks whose futures are not done."""
         self.task_count = 0
+        self._numbers = itertools.count()
         self.closed = False
         self._observers = observers
         self._garbage_collect = garbage_collect
@@ -37,9 +39,7 @@ class TaskLedger:
 
     def number(self, task: TaskRecord) -> None:
         """Give the task its id."""
-        with self._lock:
-            task.id = self.task_count
-            self.task_count += 1
+        task.id = next(self._numbers)
 
     def register(self, task: TaskRecord) -> None:
         """Take the task in, as pending.
@@ -51,6 +51,7 @@ class TaskLedger:
             self.refuse_when_closed()
             self.tasks[task.id] = self.unfinished[task.id] = task
             self._counts[States.pending] += 1
+            self.task_count += 1
         if self._observers is not None:
             self._observers.task_changed(task, States.pending, task.time_invoked)
 

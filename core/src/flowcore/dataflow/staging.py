@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.data_provider.data_manager import DataManager
 from flowcore.data_provider.files import File
@@ -15,6 +15,9 @@ from flowcore.dataflow.lineup import by_load
 if TYPE_CHECKING:
     from flowcore.dataflow.tasks import TaskRecord
     from flowcore.executors.base import Executor
+
+_PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
+"""Types of most arguments, which are nothing to be staged: asking them first is cheaper."""
 
 
 class Stager:
@@ -96,9 +99,10 @@ class Stager:
 
 
 def _names_files(task: TaskRecord) -> bool:
-    if any(isinstance(argument, (File, DataFuture)) for argument in task.args):
-        return True
-    return any(
+    for argument in task.args:
+        if type(argument) not in _PLAIN and isinstance(argument, (File, DataFuture)):
+            return True
+    return bool(task.kwargs) and any(
         isinstance(argument, (File, DataFuture)) or (name in {"inputs", "outputs"} and len(argument) > 0)
         for name, argument in task.kwargs.items()
     )

@@ -34,9 +34,10 @@ class Trampoline(threading.local, Generic[T]):
 
     def run(self, step: Step[T], subject: T) -> None:
         """Take the step now or, from within another one, when that is over."""
-        self._queue.append((step, subject))
         if self._depth == 0:
-            self._work_off()
+            self._work_off(step, subject)
+        else:
+            self._queue.append((step, subject))
 
     def run_inside(self, step: Step[T], subject: T) -> None:
         """Take the step now, even from within another one: that one may have called user code, which may wait for it.
@@ -46,19 +47,19 @@ class Trampoline(threading.local, Generic[T]):
         if self._depth in (0, DEEPEST):
             self.run(step, subject)
             return
-        outer, self._queue = self._queue, deque([(step, subject)])
+        outer, self._queue = self._queue, deque()
         try:
-            self._work_off()
+            self._work_off(step, subject)
         finally:
             self._queue = outer
 
-    def _work_off(self) -> None:
+    def _work_off(self, step: Step[T], subject: T) -> None:
+        """Take a step, and then those that it adds."""
         queue = self._queue
         interruption: BaseException | None = None
         self._depth += 1
         try:
-            while queue:
-                step, subject = queue.popleft()
+            while True:
                 try:
                     step(subject)
                 except BaseException as error:  # an interrupt, or a bug: the others' turn comes all the same
@@ -67,6 +68,9 @@ class Trampoline(threading.local, Generic[T]):
                         logger.exception("a step of %r went wrong", subject)
                     else:
                         interruption = error
+                if not queue:
+                    break
+                step, subject = queue.popleft()
         finally:
             self._depth -= 1
         if interruption is not None:

@@ -136,8 +136,7 @@ class Interchange:
 
     def _from_client(self, kind: int, head: bytes, buffers: list[Any]) -> None:
         if kind == wire.TASKS:
-            tids, functions, payloads, spec = wire.unpack_tasks(head)
-            self._accept([Task(*one, (), spec) for one in zip(tids, functions, payloads)])  # noqa: B905
+            self._accept(wire.tasks_of(head))
         elif kind == wire.BIG_TASK:
             tid, function, spec = wire.unpack_big_task(head)
             self._accept([Task(tid, function, b"", tuple(buffers), spec)])

@@ -16,7 +16,13 @@ from flowcore_htex.wire import ProtocolError
 Message = tuple[int, bytes, list[Any]]
 """Kind, head and buffers."""
 
-_CHUNK: Final = 1 << 18
+_CHUNK: Final = 1 << 16
+"""Bytes that are read at once, unless they belong to a buffer: a small piece costs no memory map of its own."""
+
+_MAPPED: Final = 1 << 18
+"""Bytes from which a buffer has a memory map of its own, which its end gives back."""
+
+_SEND_BUFFER: Final = 1 << 21
 _GREEDY: Final = 1 << 22
 _VECTORS: Final = 64
 
@@ -72,7 +78,7 @@ class StreamLink:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * _CHUNK)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._sock = sock
         self._rest: bytes | bytearray = b""
         self._filling: _Filling | None = None
@@ -256,7 +262,7 @@ class _Filling:
         while not self._view and self._sizes:
             size = self._sizes.popleft()
             try:
-                buffer = mmap.mmap(-1, size) if size >= _CHUNK else bytearray(size)
+                buffer = mmap.mmap(-1, size) if size >= _MAPPED else bytearray(size)
             except (MemoryError, OSError, ValueError, OverflowError) as error:
                 raise ProtocolError(f"there is no room for a buffer of {size} bytes") from error
             self._buffers.append(buffer)

@@ -188,8 +188,7 @@ class Manager:
 
     def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
         if kind == wire.TASKS:
-            tids, functions, payloads, spec = wire.unpack_tasks(head)
-            self._take([Task(*one, (), spec) for one in zip(tids, functions, payloads)])  # noqa: B905
+            self._take(wire.tasks_of(head))
         elif kind == wire.BIG_TASK:
             tid, function, spec = wire.unpack_big_task(head)
             self._take([Task(tid, function, b"", tuple(buffers), spec)])

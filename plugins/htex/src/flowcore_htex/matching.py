@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple, Protocol
 UNITS: Final = 64
 """A worker's worth of work, in units; a short task counts less, so that several are sent ahead."""
 
-_SHORT: Final = 0.002
+_SHORT: Final = 0.005
 """Seconds from which a task has a worker to itself; below, as many as fill this time are sent at once."""
 
-_QUICK: Final = 0.020
+_QUICK: Final = 0.250
 """Seconds up to which a manager is sent as many tasks again as it has workers, to bridge the way to it."""
 
 

@@ -15,7 +15,7 @@ from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed, Message
 from flowcore_htex.matching import learn
 
-_KEEP_AT_MOST: Final = 0.001
+_KEEP_AT_MOST: Final = 0.004
 """Seconds that a finished outcome may wait for its neighbours."""
 
 
