@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-HEAVY = ("pluggy", "zmq", "cloudpickle", "sqlite3", "attr", "attrs", "importlib_metadata", "asyncio", "multiprocessing")
+HEAVY = ("pluggy", "zmq", "cloudpickle", "sqlite3", "attr", "attrs", "importlib.metadata", "asyncio", "multiprocessing")
 NAMES = [
     "AUTO_LOGNAME",
     "Config",
@@ -55,7 +55,7 @@ def test_a_star_import_brings_the_names_of_the_user():
 
 
 def test_a_manifest_is_cheap_and_workers_need_no_plugin_machinery():
-    code = "import flowcore.serialize, sys; print(*[m for m in ('pluggy', 'importlib_metadata') if m in sys.modules])"
+    code = "import flowcore.serialize, sys; print(*[m for m in ('pluggy', 'importlib.metadata') if m in sys.modules])"
     assert _python("-c", code).stdout.split() == []
 
 

@@ -7,16 +7,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
+from importlib import metadata
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
-import importlib_metadata
 import pluggy
 
 from flowcore import hookspecs
 from flowcore.plugin import API_VERSION, PROJECT, Component
 
-_Distribution: TypeAlias = Any  # `importlib_metadata` has named the type differently over time
+_Distribution: TypeAlias = Any  # `importlib.metadata` has named the type differently over time
 
 Kind: TypeAlias = Literal["executor", "provider", "launcher"]
 
@@ -86,19 +86,19 @@ def discover() -> list[Plugin]:
     return sorted(plugins + unreadable, key=lambda plugin: (plugin.name, plugin.distribution))
 
 
-def _entry_points() -> tuple[Iterable[importlib_metadata.EntryPoint], list[Plugin]]:
+def _entry_points() -> tuple[Iterable[metadata.EntryPoint], list[Plugin]]:
     """Read the metadata of all distributions; of one with a malformed file, only that one is lost."""
     try:
-        return importlib_metadata.entry_points(group=PROJECT), []
+        return metadata.entry_points(group=PROJECT), []
     except Exception:  # noqa: BLE001 - one malformed entry_points.txt anywhere fails them all
         return _entry_points_one_by_one()
 
 
-def _entry_points_one_by_one() -> tuple[list[importlib_metadata.EntryPoint], list[Plugin]]:
-    found: list[importlib_metadata.EntryPoint] = []
+def _entry_points_one_by_one() -> tuple[list[metadata.EntryPoint], list[Plugin]]:
+    found: list[metadata.EntryPoint] = []
     unreadable = []
     seen = {"?"}
-    for distribution in importlib_metadata.distributions():
+    for distribution in metadata.distributions():
         name, version = _identity(distribution)
         if name in seen - {"?"}:
             continue  # an earlier folder of sys.path has it, which wins
@@ -139,7 +139,7 @@ def _identity(distribution: _Distribution) -> tuple[str, str]:
     return name or "?", version or "?"
 
 
-def _examined(entry_point: importlib_metadata.EntryPoint, off: set[str]) -> Plugin:
+def _examined(entry_point: metadata.EntryPoint, off: set[str]) -> Plugin:
     distribution, version = _identity(entry_point.dist)
     plugin = Plugin(name=entry_point.name, manifest=entry_point.value, distribution=distribution, version=version)
     if plugin.name in off:
