@@ -7,18 +7,25 @@ import argparse
 import contextlib
 import hashlib
 import os
+import re
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("FLOWCORE_VENV", ROOT / ".venv")).absolute()
 PACKAGES = [path.parent for path in sorted([*ROOT.glob("core/pyproject.toml"), *ROOT.glob("plugins/*/pyproject.toml")])]
-MARKER = "FLOWCORE_TEST_RUN"
 LEFTOVER_PATIENCE = 5.0
+TEMPORARY = {Path("/tmp"), Path(tempfile.gettempdir()).resolve()}
+NETWORKS = {Path("/run/netns"), Path("/sys/class/net")}
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+CACHES = {"__pycache__", ".environments", ".git", ".hypothesis", ".import_linter_cache", ".mypy_cache", ".pytest_cache"}
+CACHES |= {".ruff_cache", ".venv"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +52,12 @@ def test(arguments: Sequence[str]) -> int:
     """Run the static checks and all tests; further arguments go to pytest."""
     if not arguments and check([]):
         return 1
-    with _no_process_left() as environment:
-        return _call([_binary("pytest"), "-n", "2", *arguments], environment)
+    return _without_trace(
+        lambda folder: _call(
+            [_binary("pytest"), "-n", "2", "--basetemp", folder / "p", *arguments],
+            {**os.environ, "TMPDIR": str(folder)},
+        )
+    )
 
 
 def check(arguments: Sequence[str]) -> int:
@@ -113,25 +124,85 @@ def _call(command: Iterable[str | Path], environment: dict[str, str] | None = No
     return subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=False).returncode
 
 
-@contextlib.contextmanager
-def _no_process_left() -> Iterator[dict[str, str]]:
-    """Give an environment whose processes can be recognized; complain of those that are left at the end."""
-    mark = f"{MARKER}={uuid.uuid4()}"
-    environment = {**os.environ, MARKER: mark.partition("=")[2]}
-    yield environment
+def _without_trace(run: Callable[[Path], int]) -> int:
+    """Call with a new temporary directory; the outcome is a failure too if anything is left but the entry `p` of it.
+
+    The directory is kept where it can tell of a failure. Its path is short, as sockets in it need a short one.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fc-")).resolve()
+    folder.chmod(0o711)  # some tests run programs as other users
+    before = set(_traces())
+    code = run(folder)
     deadline = time.monotonic() + LEFTOVER_PATIENCE
-    while (left := list(_marked(mark.encode()))) and time.monotonic() < deadline:
+    while (left := _left(folder, before)) and time.monotonic() < deadline:
         time.sleep(0.1)
     if left:
-        print("processes left behind by the tests:", *left, sep="\n  ")
-        sys.exit(1)
+        print("left behind by the tests:", *left, sep="\n  ")
+    if code or left:
+        print(f"the temporary directory of the tests is kept: {folder}")
+        return code or 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
-def _marked(mark: bytes) -> Iterator[str]:
+def _left(folder: Path, before: set[Path]) -> list[str]:
+    """Name what is left of a run with this temporary directory; other runs may go on beside it.
+
+    Listeners and abstract sockets are not looked for: they end with the last process that has them.
+    """
+    strays = [path for path in folder.iterdir() if path.name != "p"]
+    new = set(_traces()) - before - {folder}
+    named = _named(folder) if any(path.parent in TEMPORARY for path in new) else set()
+    return [
+        *_processes(str(folder).encode()),
+        *map(str, sorted([*strays, *(path for path in new if _ours(path, folder, named))])),
+    ]
+
+
+def _processes(mark: bytes) -> Iterator[str]:
+    """Name the living processes that have a word in their environment, command line or working directory."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                yield f"{process.name} {(process / 'cmdline').read_bytes().replace(bytes(1), b' ').decode().strip()}"
+            line = (process / "cmdline").read_bytes()
+            if mark in line + (process / "environ").read_bytes() + os.fsencode((process / "cwd").readlink()):
+                yield f"process {process.name}: {line.replace(bytes(1), b' ').decode(errors='replace').strip()}"
+
+
+def _traces() -> Iterator[Path]:
+    """Name what tests can leave outside of their temporary directory: files, networks, control groups."""
+    for folder, names, files in os.walk(ROOT):
+        names[:] = [name for name in names if name not in CACHES and Path(folder, name) != VENV]
+        yield from (Path(folder, name) for name in [*names, *files])
+    for place in TEMPORARY | NETWORKS:
+        yield from place.glob("*")
+    for folder, names, _ in os.walk(CONTROL_GROUPS):
+        yield from (Path(folder, name) for name in names if re.search("slurm|flowcore", name))
+
+
+def _ours(path: Path, folder: Path, named: set[str]) -> bool:
+    """Whether something that came up during a run comes from it, rather than from another run at the same time."""
+    if path.parent in TEMPORARY:
+        return path.name in named
+    if path.parent in NETWORKS:  # the number in its name is the test process that made it
+        owner = re.match(r"fc(\d+)", path.name)
+        return owner is not None and any(folder.glob(f"p/**/pid-{owner[1]}"))
+    if CONTROL_GROUPS in path.parents:
+        with contextlib.suppress(OSError):  # it has just gone
+            return not (path / "cgroup.procs").read_bytes()
+        return False
+    return True
+
+
+def _named(folder: Path) -> set[str]:
+    """Return the names of the temporary files and folders that the files below a folder speak of: logs, scripts."""
+    word = re.compile(b"(?:%s)/([\\w.-]+)" % b"|".join(re.escape(os.fsencode(place)) for place in TEMPORARY))
+    found: set[str] = set()
+    for parent, _, files in os.walk(folder):
+        for path in (Path(parent, name) for name in files):
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    found.update(map(os.fsdecode, word.findall(path.read_bytes())))
+    return found
 
 
 EXAMPLE = "examples/analyze_stdlib.py"

@@ -22,7 +22,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
 }
 """What is installed for each system; flowcore comes from this checkout."""
 
-NUMPY = "numpy==2.4.6"
+NUMPY = ("numpy==2.4.6; python_version >= '3.11'", "numpy==2.2.6; python_version < '3.11'")
 """For the payload measures; in a folder of its own, so that it does not count for any system."""
 
 PARTS = ("core", "plugins/htex")
@@ -44,7 +44,7 @@ def numpy_folder() -> Path:
     """Return the folder with numpy."""
     folder = ENVIRONMENTS / "numpy"
     if not (folder / "numpy").exists():
-        _run(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), NUMPY)
+        _run(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *NUMPY)
     return folder
 
 

@@ -14,6 +14,9 @@ from flowcore.providers.base import Provider
 
 BOUND = 60.0
 
+PROMPT = 0.2
+"""Seconds from demand to the submission of a block, where nothing else keeps the machine busy."""
+
 
 def watched(kind: type[Provider]) -> Any:
     """Return a class of the same kind whose objects note, in `asked`, when they were asked for blocks."""
@@ -37,11 +40,12 @@ def live(executor: HighThroughputExecutor) -> int:
     return sum(not status.terminal for status in executor.status().values())
 
 
-def two_bursts(provider: Any, folder: Path) -> list[float]:
-    """Let the blocks grow from none to three and shrink to none again, twice; return the seconds until the first block.
+def bursts(provider: Any, folder: Path, times: int = 3) -> list[float]:
+    """Let the blocks grow from none to three and shrink to none again; return the seconds until each first block.
 
     Args:
         provider: of a `watched` class, from 0 to 3 blocks.
+        times: how often; a busy machine delays some of them.
         folder: seen by the workers too.
     """
 
@@ -63,7 +67,7 @@ def two_bursts(provider: Any, folder: Path) -> list[float]:
         executors=[executor], strategy="simple", strategy_period=0.5, max_idletime=0.5, run_dir=folder / "run"
     )
     with flowcore.load(config):
-        for number in range(2):
+        for number in range(times):
             assert live(executor) == 0
             began, gate, asked = time.monotonic(), folder / f"gate-{number}", len(provider.asked)
             tasks = [held(str(gate)) for _ in range(9)]

@@ -1,13 +1,31 @@
-"""What every test has: a folder of its own as working directory, and no run left loaded after it."""
+"""What every test has: a folder of its own as working directory, signals as usual, no run left loaded after it."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import flowcore
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start have the signals that a shell in the background or `nohup` keeps from them.
+
+    A handler is for this process alone; those it starts get the default.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let `dev.py` know which of the things that are named for a process come from this one."""
+    (tmp_path_factory.getbasetemp() / f"pid-{os.getpid()}").touch()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -269,6 +270,11 @@ class Script:
         """Wait for its end; return exit code, what it has said since the last `line`, and errors."""
         out, err = self.process.communicate(timeout=within)
         return self.process.returncode, self._said.decode() + out, err
+
+    def private_folder(self):
+        """Return the folder of the local socket of the executor that it started."""
+        [settings] = self.path.parent.rglob("manager.json")
+        return Path(json.loads(settings.read_text())["socket"]).parent
 
     def close(self):
         """Kill it if it still runs, and return what it leaves."""

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 from xml.etree import ElementTree as ET
 
-import pytest
+from clusters.cluster import Cluster, free_port, head
+from clusters.daemons import Daemon
 
-from clusters.daemons import PATH, Daemon, eventually
-from clusters.hosts import Hosts
-from clusters.packages import give_up, require
-
-PACKAGES = ("gridengine-master", "gridengine-exec", "gridengine-client", "iproute2")
-COMMANDS = ("sge_qmaster", "sge_execd", "qsub", "ip", "unshare", "nsenter")
 SLOTS = 4
-BOOT = 60.0
 BINARIES = Path("/usr/lib/gridengine")
 SHARED = Path("/usr/share/gridengine")
 INSTALLED = Path("/var/lib/gridengine")
@@ -100,109 +88,46 @@ QUEUE = {
 }
 
 
-class GridEngineCell:
-    """Hosts n1, n2, ... in the queues all.q and off.q (which runs nothing), and parallel environments smp and mpi.
+class GridEngineCell(Cluster):
+    """Hosts n1, n2, ... in the queues all.q and off.q (which runs nothing), and parallel environments smp and mpi."""
 
-    Grid Engine's commands reach it where `variables` are in the environment.
-    """
-
-    def __init__(self, nodes: int) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fcg-", dir="/tmp"))
-        self.folder.chmod(0o755)
-        self.root, self.spool = self.folder / "root", self.folder / "spool"
-        self.common = self.root / "default" / "common"
-        self.hosts: Hosts | None = None
-        self.master: Daemon
-        self.variables = {
-            "SGE_ROOT": str(self.root),
-            "SGE_CELL": "default",
-            "SGE_QMASTER_PORT": str(_free_port()),
-            "SGE_EXECD_PORT": str(_free_port()),
-        }
-        self.environment = {**os.environ, **self.variables, "SGE_ND": "1", "PATH": PATH}
-        try:
-            self._boot(nodes)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def nodes(self) -> list[str]:
-        assert self.hosts is not None
-        return self.hosts.names
-
-    def call(self, *words: str, check: bool = True) -> str:
-        """Run one of Grid Engine's commands, and return what it prints."""
-        done = subprocess.run(
-            words,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=30,
-            check=False,
-        )
-        if check and done.returncode != 0:
-            raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+    title: ClassVar[str] = "a Grid Engine cell"
+    packages: ClassVar[tuple[str, ...]] = ("gridengine-master", "gridengine-exec", "gridengine-client")
+    commands: ClassVar[tuple[str, ...]] = ("sge_qmaster", "sge_execd", "qsub")
+    service: ClassVar[str] = r"\S*sge_execd"
+    cancel: ClassVar[str] = "qdel"
 
     def queue(self) -> list[str]:
-        """Return the ids of all users' jobs that wait or run."""
         jobs = ET.fromstring(self.call("qstat", "-u", "*", "-xml")).iter("job_list")
         return [job.findtext("JB_job_number", "") for job in jobs]
 
-    def processes(self) -> list[str]:
-        """Return what runs on the hosts beside Grid Engine's own daemon."""
-        assert self.hosts is not None
-        return [
-            f"{node}: {line}"
-            for node in self.nodes
-            for line in self.hosts.processes(node).values()
-            if not re.match(r"bash -c hostname|\S*sge_execd", line)
-        ]
+    def start_node(self, name: str) -> None:
+        self.hosts.start(name, [str(BINARIES / "sge_execd")], self.environment)
 
-    def await_rest(self, seconds: float = 30) -> list[str]:
-        """Wait until no job and no process is left; return what is left when the time is up."""
-        try:
-            eventually(lambda: not self.queue() and not self.processes(), seconds, "rest")
-        except TimeoutError:
-            return [*(f"job {job}" for job in self.queue()), *self.processes()]
-        return []
-
-    def clear(self) -> None:
-        """End every job."""
-        if jobs := self.queue():
-            self.call("qdel", *jobs, check=False)
-
-    def stop_master(self) -> None:
-        self.master.stop(signal.SIGKILL)  # it takes 8 s to end when asked to, and has written down every job
+    def await_nodes(self, *, beside_jobs: bool = False) -> None:
+        self._await(lambda: self._ready() and (beside_jobs or not self.queue()), "the hosts")
 
     def start_master(self) -> None:
-        """Start the master; it knows what it knew."""
-        self.master = Daemon(
-            self._at_head(str(BINARIES / "sge_qmaster")), self.folder / "qmaster.out", self.environment
-        )
-        self._await(lambda: self._qconf("-sconf", "global"), "the master")
+        words = self._at_head(str(BINARIES / "sge_qmaster"))
+        self.master = Daemon(words, self.folder / "qmaster.out", self.environment)
 
-    def close(self) -> None:
-        """End all of it."""
-        if hasattr(self, "master") and self.master.running:
-            try:
-                self.clear()
-                eventually(lambda: not self.queue(), 10, "the end of the jobs")
-            except (RuntimeError, TimeoutError, subprocess.TimeoutExpired):
-                pass  # the hosts are switched off in a moment
-            self.stop_master()
-        if self.hosts is not None:
-            self.hosts.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _variables(self) -> dict[str, str]:
+        self._root, self._spool = self.folder / "root", self.folder / "spool"
+        self._common = self._root / "default" / "common"
+        return {
+            "SGE_ROOT": str(self._root),
+            "SGE_CELL": "default",
+            "SGE_QMASTER_PORT": str(free_port()),
+            "SGE_EXECD_PORT": str(free_port()),
+        }
 
-    def _boot(self, nodes: int) -> None:
-        self.hosts = Hosts(nodes, self.folder)
+    def _boot(self) -> None:
+        self.environment["SGE_ND"] = "1"  # daemons stay in the foreground
         self._write_cell()
         self.start_master()
+        self._await(lambda: self._qconf("-sconf", "global"), "the master")
         self._replace("-ssconf", "-Msconf", SCHEDULER)
-        for host in (_head(), *self.nodes):
+        for host in (head(), *self.nodes):
             self._qconf("-as", host, check=False)
             self._qconf("-ah", host, check=False)
         for host in self.nodes:
@@ -213,23 +138,23 @@ class GridEngineCell:
         self._replace("-sq", "-Aq", {"qname": "all.q", **QUEUE})
         self._replace("-sq", "-Aq", {"qname": "off.q", "initial_state": "disabled", **QUEUE})
         for name in self.nodes:
-            self.hosts.start(name, [str(BINARIES / "sge_execd")], self.environment)
-        self._await(self._ready, "the hosts")
+            self.start_node(name)
+        self.await_nodes()
 
     def _write_cell(self) -> None:
-        for folder in (self.common, self.spool / "qmaster", self.spool / "execd"):
+        for folder in (self._common, self._spool / "qmaster", self._spool / "execd"):
             folder.mkdir(parents=True)
         for name in ("bin", "lib", "util", "utilbin"):
-            (self.root / name).symlink_to(INSTALLED / name)
-        (self.common / "act_qmaster").write_text(f"{_head()}\n")
+            (self._root / name).symlink_to(INSTALLED / name)
+        (self._common / "act_qmaster").write_text(f"{head()}\n")
         # What comes over the loopback seems to come from "localhost"; it has to be the name that a caller gives itself.
-        (self.common / "host_aliases").write_text(f"{_head()} localhost\n")
-        (self.common / "bootstrap").write_text(BOOTSTRAP.format(common=self.common, spool=self.spool))
+        (self._common / "host_aliases").write_text(f"{head()} localhost\n")
+        (self._common / "bootstrap").write_text(BOOTSTRAP.format(common=self._common, spool=self._spool))
         configuration = self.folder / "configuration"
-        settings = {name: value.format(spool=self.spool) for name, value in SETTINGS.items()}
+        settings = {name: value.format(spool=self._spool) for name, value in SETTINGS.items()}
         configuration.write_text(_changed((SHARED / "default-configuration").read_text(), settings))
         resources = SHARED / "util" / "resources"
-        self.call(f"{BINARIES}/spoolinit", "classic", "libspoolc", f"{self.common};{self.spool}/qmaster", "init")
+        self.call(f"{BINARIES}/spoolinit", "classic", "libspoolc", f"{self._common};{self._spool}/qmaster", "init")
         for words in (
             ("configuration", str(configuration)),
             ("complexes", str(resources / "centry")),
@@ -259,43 +184,6 @@ class GridEngineCell:
             line.split() for line in self.call("qstat", "-f", "-q", "all.q").splitlines() if line.startswith("all.q@")
         ]
         return sum(len(line) == 5 and line[4].startswith("lx-") for line in lines) == len(self.nodes)
-
-    def _await(self, true: Callable[[], object], what: str) -> None:
-        def tried() -> object:
-            try:
-                return true()
-            except RuntimeError:
-                return False
-
-        try:
-            eventually(tried, BOOT, what)
-        except TimeoutError as error:
-            logs = [*self.folder.glob("*.out"), *self.spool.glob("**/messages")]
-            raise RuntimeError(
-                "\n".join([str(error), *(path.read_text(errors="replace")[-1000:] for path in logs)])
-            ) from error
-
-
-def boot(nodes: int) -> GridEngineCell:
-    """Boot a cell; a machine on which that is impossible is a skip, or a failure where the engines are required."""
-    if os.name != "posix" or os.geteuid() != 0:
-        give_up("hosts of their own (network and process namespaces) need root")
-    require(COMMANDS, PACKAGES)
-    try:
-        return GridEngineCell(nodes)
-    except (RuntimeError, OSError) as error:
-        give_up(f"a Grid Engine cell cannot be booted here: {error}")
-        raise pytest.UsageError from error  # not reached: give_up raises
-
-
-def _head() -> str:
-    return socket.gethostname().partition(".")[0]
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _changed(text: str, settings: dict[str, str]) -> str:

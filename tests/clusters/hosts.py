@@ -44,7 +44,7 @@ class Hosts:
         self._tag = f"fc{os.getpid()}{next(_letters)}"  # one process may have several clusters
         self._services: dict[str, Daemon] = {}
         try:
-            with locked("hosts"):
+            with locked("ip"):
                 _sweep()
                 self._subnet = _free_subnet()
                 ip("link", "add", self._tag, "type", "bridge")
@@ -117,12 +117,11 @@ def _free_subnet() -> str:
 
 
 def _sweep() -> None:
-    """Remove the networks of test processes that were killed."""
-    spaces = re.findall(r"^((fc\d+[a-z])-(n\d+))\b", ip("netns", "list"), re.MULTILINE)
-    bridges = re.findall(r"\d+: (fc(\d+)[a-z]):", ip("-o", "link"))
-    for tag, owner in bridges:
-        if not Path(f"/proc/{owner}").exists():
-            _remove(tag, [name for _, space_tag, name in spaces if space_tag == tag])
+    """Remove the networks of test processes that were killed: the number in a name is the process."""
+    for listing, kind in ((ip("-o", "link"), "link"), (ip("netns", "list"), "netns")):
+        for name, owner in re.findall(r"^(?:\d+: )?(fc(\d+)[\w.-]*)", listing, re.MULTILINE):
+            if not Path(f"/proc/{owner}").exists():
+                ip(kind, "del", name, check=False)
 
 
 def _remove(tag: str, names: Sequence[str]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from clusters.daemons import PATH
 
 REQUIRED = "FLOWCORE_REQUIRE_ENGINES"
 """Where this variable is set, what is missing is installed, and what cannot be had is a failure; else tests skip."""
@@ -38,26 +40,18 @@ def give_up(reason: str) -> None:
     pytest.skip(reason)
 
 
-def locked(name: str) -> _Lock:
-    """Return a lock that all test processes of this machine share; it is freed when its holder ends."""
-    return _Lock(Path(tempfile.gettempdir()) / f"flowcore-{name}.lock")
-
-
-class _Lock:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._stream = self._path.open("w")
-        fcntl.flock(self._stream, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
+@contextlib.contextmanager
+def locked(command: str) -> Iterator[None]:
+    """Hold a lock that all test processes of this machine share: on the program, so that no file has to be left."""
+    program = shutil.which(command, path=PATH)
+    assert program is not None
+    with open(program, "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _missing(commands: Sequence[str]) -> list[str]:
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    return [command for command in commands if shutil.which(command, path=path) is None]
+    return [command for command in commands if shutil.which(command, path=PATH) is None]
 
 
 def _install(commands: Sequence[str], packages: Sequence[str]) -> None:
@@ -67,7 +61,7 @@ def _install(commands: Sequence[str], packages: Sequence[str]) -> None:
         raise Unavailable(f"there is no {', '.join(_missing(commands))} here; {REQUIRED}=1 lets the tests install it")
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Unavailable(f"there is no {', '.join(_missing(commands))} here, and no root with apt-get to install it")
-    with locked("apt"):
+    with locked("apt-get"):
         if not _missing(commands):  # another test process has just done it
             return
         made = not _POLICY.exists()

@@ -64,7 +64,9 @@ class TestBody:
         error = bash_app(lambda: returned)().exception()
         assert isinstance(error, BashAppNoReturn)
         assert isinstance(error, ValueError)
-        assert str(error) == f"Expected a str for bash_app commandline, got {type(returned)}"
+        fault, remedy = str(error).splitlines()
+        assert fault == f"Expected a str for bash_app commandline, got {type(returned)}"
+        assert remedy == "  the body of bash_app <lambda> has to return the command line"
 
     def test_an_attribute_error_is_no_command_line(self) -> None:
         error = bash_app(lambda: None.format())().exception()
@@ -201,7 +203,7 @@ class TestOutputs:
         error = future.exception()
         assert isinstance(error, MissingOutputs)
         assert [output.filepath for output in error.outputs] == ["b", "c"]
-        assert str(error) == "Missing outputs from app shell: b, c"
+        assert str(error).splitlines()[0] == "Missing outputs from app shell: b, c"
         assert future.outputs[0].exception() is error
 
     def test_a_failed_command_says_so_rather_than_what_is_missing(self) -> None:

@@ -166,8 +166,9 @@ def test_a_job_that_ends_before_a_worker_connects_is_missing_and_says_why(start)
     status = until_ended(executor, "0")["0"]
     assert status.state is JobState.MISSING
     assert status.exit_code == 3
-    assert "no such module" in (status.message or "")
-    assert str(status.script_path) in (status.message or "")
+    assert "ended before a worker connected: FAILED (its script ended with exit code 3)" in (status.message or "")
+    assert status.report().count("no such module") == 1
+    assert f"job script: {status.script_path}" in status.report()
 
 
 @pytest.mark.fault
@@ -199,7 +200,8 @@ def test_a_provider_that_does_not_answer_changes_nothing(start, caplog) -> None:
     assert executor.poll()["0"].state is JobState.RUNNING
 
 
-def test_a_provider_that_never_answers_puts_an_unconnected_executor_out_of_order(start) -> None:
+def test_a_provider_that_never_answers_puts_an_unconnected_executor_out_of_order(start, monkeypatch) -> None:
+    monkeypatch.setattr(block_module, "SILENCE", 0.0)
     executor = start()
     faults(executor).status_error = OSError("scheduler is down")
     future = executor.submit(pow, {}, 2, 3)
@@ -210,7 +212,8 @@ def test_a_provider_that_never_answers_puts_an_unconnected_executor_out_of_order
         future.result(0)
 
 
-def test_a_provider_that_never_answers_leaves_connected_workers_alone(start) -> None:
+def test_a_provider_that_never_answers_leaves_connected_workers_alone(start, monkeypatch) -> None:
+    monkeypatch.setattr(block_module, "SILENCE", 0.0)
     executor = start()
     executor.connected.add("0")
     faults(executor).status_error = OSError("scheduler is down")
@@ -222,7 +225,7 @@ def test_a_provider_that_never_answers_leaves_connected_workers_alone(start) -> 
 def test_an_answer_that_is_too_short_is_no_answer(start, monkeypatch) -> None:
     executor = start(init_blocks=2)
     monkeypatch.setattr(FaultyProvider, "status", lambda self, job_ids: [])
-    assert set(executor.poll().values()) == {JobStatus(JobState.PENDING)}
+    assert {status.state for status in executor.poll().values()} == {JobState.PENDING}
     monkeypatch.undo()
     assert {status.state for status in executor.poll().values()} == {JobState.RUNNING}
 

@@ -340,7 +340,7 @@ def test_what_comes_after_close_is_not_written(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"checkpoint_mode": "often"}, "accepted are 'task_exit'"),
+        ({"checkpoint_mode": "often"}, "one of 'task_exit'"),
         ({"checkpoint_mode": "periodic"}, "needs a checkpoint_period"),
         ({"checkpoint_mode": "periodic", "checkpoint_period": "soon"}, "a duration is written"),
         ({"checkpoint_mode": "periodic", "checkpoint_period": 0}, "longer than nothing"),
@@ -377,6 +377,6 @@ def test_results_written_before_a_kill_are_there_afterwards(tmp_path):
 
 
 def test_the_repr_of_a_memoizer_is_its_construction():
-    text = "BasicMemoizer(checkpoint_files=['a'], checkpoint_period=1800.0, checkpoint_mode='periodic', memoize=True)"
+    text = "BasicMemoizer(checkpoint_files=('a',), checkpoint_period=1800.0, checkpoint_mode='periodic', memoize=True)"
     memoizer = BasicMemoizer(checkpoint_files=[Path("a")], checkpoint_period="30:00", checkpoint_mode="periodic")
     assert repr(memoizer) == text

@@ -56,8 +56,9 @@ def test_nothing_is_submitted_and_no_file_is_made(config: Path, tmp_path: Path) 
 FAULTS = {
     "nothing": ("", "it defines no `config`; write config = Config(executors=[...])"),
     "no config": ("config = 5", "its `config` is no flowcore.Config but 5"),
-    "defaults": ("import flowcore; config = flowcore.Config()", "its `config` names no executors"),
+    "defaults": ("import flowcore; config = flowcore.Config()", "it names no executors"),
     "own error": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "own error later": ("def config(): return 1 / 0", "ZeroDivisionError: division by zero"),
     "bad value": (
         "from flowcore.providers import SlurmProvider; SlurmProvider('a\\nb')",
         "SlurmProvider(partition='a\\nb'): one line of text is needed",
@@ -81,7 +82,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
 
 def test_an_unknown_executor_is_named(config: Path, capsys) -> None:
     assert main(["provider", "show", str(config), "--executor", "other"]) == 1
-    assert "no executor is labelled 'other'" in capsys.readouterr().err
+    assert "no executor is labelled 'other'; there are: 'cluster', 'here', 'threads'" in capsys.readouterr().err
 
 
 def test_it_is_a_command() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.dataflow.memoization import BasicMemoizer
 from flowcore.dataflow.tasks import States
 from flowcore.errors import ConfigurationError
-from flowcore.executors import ThreadPoolExecutor
+from flowcore.executors import HighThroughputExecutor, ThreadPoolExecutor
+from flowcore.launchers import SrunLauncher
 from flowcore.logs import FileLogging, JSONLogging, NoopLogging
+from flowcore.providers import SlurmProvider
 
 DEFAULTS: Mapping[str, Any] = {
     "executors": None,
@@ -51,7 +54,7 @@ WRONG: Mapping[str, list[Any]] = {
     "memoizer": [5, BasicMemoizer, object()],
     "app_cache": [1, None],
     "checkpoint_mode": ["sometimes", True],
-    "checkpoint_files": ["folder", 5, Path("folder")],
+    "checkpoint_files": ["folder", 5, Path("folder"), [5]],
     "checkpoint_period": ["00:01:00"],
     "dependency_resolver": [5, "deep", DEEP_DEPENDENCY_RESOLVER.traverse_to_gather],
     "exit_mode": ["stop", None],
@@ -67,7 +70,7 @@ WRONG: Mapping[str, list[Any]] = {
     "max_idletime": [-1, None, "120"],
     "monitoring": [object(), 5, "on"],
     "usage_tracking": [4, -1, None],
-    "project_name": [],
+    "project_name": [5],
     "initialize_logging": [None, "INFO", 5, FileLogging],
 }
 
@@ -116,8 +119,34 @@ class TestValues:
         with pytest.raises(ConfigurationError, match="write it with parentheses"):
             config(executors=[ThreadPoolExecutor])
 
+    def test_what_is_no_executor_is_refused_with_a_remedy(self) -> None:
+        foreign = concurrent.futures.ThreadPoolExecutor()
+        with pytest.raises(ConfigurationError, match=r"which is no executor; take one of flowcore\.executors$"):
+            config(executors=[foreign])
+
+    @pytest.mark.parametrize("label", ["", None, 5])
+    def test_an_executor_without_a_label_is_refused(self, label: Any) -> None:
+        executor = ThreadPoolExecutor()
+        object.__setattr__(executor, "label", label)  # past the check of the constructor
+        with pytest.raises(ConfigurationError, match=r"has no label by which apps could ask for it\n  give it one"):
+            config(executors=[executor])
+
+    @pytest.mark.parametrize(
+        ("wrong", "remedy"),
+        [
+            ("cluster.toml", r"flowcore.load\(Config.from_toml\('cluster.toml'\)\)"),
+            (ThreadPoolExecutor(), r"flowcore.load\(Config\(executors=\[...\]\)\)"),
+            ([ThreadPoolExecutor()], r"flowcore.load\(Config\(executors=\[...\]\)\)"),
+        ],
+    )
+    def test_what_is_no_configuration_is_not_loaded(self, wrong: Any, remedy: str) -> None:
+        with pytest.raises(ConfigurationError, match=rf"is no configuration\n  write {remedy}$"):
+            flowcore.load(wrong)
+        with pytest.raises(flowcore.errors.NoDataFlowKernelError):
+            flowcore.dfk()
+
     def test_two_executors_with_one_label(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"^Executors must have unique labels \(label='a'\)$"):
+        with pytest.raises(ConfigurationError, match=r"^Executors must have unique labels \(label='a'\)\n  give one"):
             Config(executors=[ThreadPoolExecutor(label="a"), ThreadPoolExecutor(label="a")])
 
     def test_no_strategy_is_the_one_that_does_nothing(self) -> None:
@@ -148,11 +177,22 @@ class TestRepr:
         assert again.executors[0].max_threads == 3
         assert (again.retries, again.checkpoint_mode) == (2, "task_exit")
 
+    def test_it_is_the_constructor_form_of_providers_and_launchers_too(self) -> None:
+        provider = SlurmProvider("main", nodes_per_block=2, launcher=SrunLauncher(overrides="--mpibind=off"))
+        executor = HighThroughputExecutor(label="a", max_workers=2, mem_per_worker="4GB", provider=provider)
+        text = repr(Config(executors=[executor]))
+        again = eval(text)
+        assert repr(again) == text
+        [one] = again.executors
+        assert (one.options, one.provider.partition) == (executor.options, "main")
+        assert one.provider.launcher.overrides == "--mpibind=off"
+
     def test_it_names_every_option(self) -> None:
         assert all(f"{name}=" in repr(Config()) for name in DEFAULTS)
 
-    def test_a_run_does_not_change_it(self, load: Load) -> None:
-        kernel = load(retries=1)
+    @pytest.mark.parametrize("kind", [ThreadPoolExecutor, HighThroughputExecutor])
+    def test_a_run_does_not_change_it(self, load: Load, kind: Any) -> None:
+        kernel = load(retries=1, executors=[kind(label="a")])
         before = repr(kernel.config)
         python_app(lambda: 1)().result()
         kernel.cleanup()

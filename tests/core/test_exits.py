@@ -27,8 +27,6 @@ import flowcore
 from flowcore import Config, bash_app, join_app, python_app
 from flowcore.executors import ThreadPoolExecutor
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore these
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 held = threading.Event()
 
 @python_app
@@ -353,6 +351,8 @@ class TestForks:
 
     def test_a_child_inside_a_with_block_leaves_the_run_alone(self, run: Runner) -> None:
         body = """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
         with load(exit_mode="wait") as kernel:
             f = hold()
             child = os.fork()

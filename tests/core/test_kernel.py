@@ -270,6 +270,11 @@ class TestExecutors:
             kernel.add_executors([executor])
         assert executor.events == []
 
+    def test_one_that_is_not_in_a_list_is_refused_with_a_remedy(self, kernel: DataFlowKernel) -> None:
+        alone: Any = ThreadPoolExecutor(label="alone")
+        with pytest.raises(ConfigurationError, match=r"write add_executors\(\[...\]\)"):
+            kernel.add_executors(alone)
+
     def test_none_is_added_when_the_run_is_over(self, kernel: DataFlowKernel) -> None:
         kernel.cleanup()
         executor = Inline("late")

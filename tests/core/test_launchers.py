@@ -30,12 +30,7 @@ def test_one_failed_copy_of_several_counts_with_fail_on_any(tmp_path: Path) -> N
     assert run(SingleNodeLauncher(fail_on_any=True)(one_fails(tmp_path, 9), 3, 1)).returncode == 9
 
 
-no_interrupt = pytest.mark.skipif(
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="the tests were started with SIGINT ignored"
-)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGINT, marks=no_interrupt)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_script_alone_ends_all_that_the_copies_started(number: signal.Signals) -> None:
     text = SingleNodeLauncher()("sleep 20 | { echo ready; sleep 20; }", 2, 1)
     with subprocess.Popen(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +91,46 @@ class TestLoading:
         assert sum(isinstance(outcome, DataFlowKernel) for outcome in outcomes) == 1
 
 
+class TestDefaults:
+    """What `load()` takes where nobody says."""
+
+    @staticmethod
+    def told(disabled: str) -> str:
+        program = """
+import flowcore
+try:
+    with flowcore.load() as kernel:
+        print(*kernel.executors, flowcore.python_app(abs)(-3).result())
+except flowcore.errors.ConfigurationError as error:
+    print(error)
+"""
+        environment = {**os.environ, "FLOWCORE_DISABLE_PLUGINS": disabled}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=True
+        )
+        return done.stdout
+
+    def test_threads_come_first(self) -> None:
+        assert self.told("") == "threads 3\n"
+
+    def test_worker_processes_come_next(self) -> None:
+        assert self.told("threads") == "HighThroughputExecutor 3\n"
+
+    def test_without_both_the_error_gives_the_reasons(self) -> None:
+        told = self.told("threads,htex").splitlines()
+        assert told[0] == "no executor can be had to run tasks by default"
+        assert "'ThreadPoolExecutor' comes from plugin threads" in told[1]
+        assert "'HighThroughputExecutor' comes from plugin htex" in told[3]
+
+    def test_where_none_is_installed_the_error_gives_the_commands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("flowcore.discovery._entry_points", lambda: ([], []))
+        monkeypatch.setattr("flowcore.registry._current", None)
+        with pytest.raises(ConfigurationError) as caught:
+            flowcore.load()
+        assert "pip install 'flowcore[threads]'" in str(caught.value)
+        assert "pip install 'flowcore[htex]'" in str(caught.value)
+
+
 class TestClearing:
     def test_it_waits_for_running_tasks(self) -> None:
         flowcore.load(config())
@@ -151,7 +194,7 @@ class TestCleaningUp:
             error = future.exception(timeout=0)
             assert type(error) is ShutdownError
             assert f"task {future.tid} (" in str(error)
-            assert str(error).endswith("when its run ended")
+            assert "when its run ended\n  flowcore.clear()" in str(error)
         assert kernel.unfinished_count() == 0
         plain.set_result(1)
 

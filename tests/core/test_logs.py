@@ -14,6 +14,7 @@ from tests.core.conftest import Load
 
 import flowcore
 from flowcore import Config, python_app, set_file_logger, set_stream_logger
+from flowcore.errors import ConfigurationError
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.logs import FileLogging, JSONLogging, NoopLogging
 
@@ -137,8 +138,13 @@ class TestRuns:
     @pytest.mark.parametrize("wrong", ["INFO", None])
     @pytest.mark.parametrize("kind", [FileLogging, JSONLogging])
     def test_a_level_is_a_number(self, kind: Any, wrong: Any) -> None:
-        with pytest.raises(TypeError, match="level"):
+        with pytest.raises(ConfigurationError, match=rf"^{kind.__name__}\(level={wrong!r}\): a number is needed"):
             kind(level=wrong)
+
+    @pytest.mark.parametrize("wrong", ["no field", 5])
+    def test_a_format_is_one_of_logging(self, wrong: Any) -> None:
+        with pytest.raises(ConfigurationError, match=rf"^FileLogging\(format_string={wrong!r}\): a format"):
+            FileLogging(format_string=wrong)
 
     def test_none_at_all(self, load: Load, capfd: pytest.CaptureFixture[str]) -> None:
         kernel = load(initialize_logging=NoopLogging())

@@ -101,8 +101,12 @@ class TestDecoration:
             python_app(**options)(lambda: 1)
 
     def test_what_is_no_function_is_refused_at_once(self) -> None:
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"^5 is no function\n  give options by name"):
             python_app(5)
+
+    def test_what_is_no_run_is_refused_at_once(self) -> None:
+        with pytest.raises(TypeError, match=r"^data_flow_kernel='x': pass what flowcore.load\(\) returns"):
+            python_app(data_flow_kernel="x")(len)
 
     def test_an_unknown_label_is_refused_at_once_where_the_run_is_named(self, load: Load) -> None:
         kernel = load()
@@ -351,6 +355,12 @@ class TestResources:
             python_app(lambda: 1)(resource_specification={"gpus": 1})
         assert caught.value.invalid_keys == ["gpus"]
         assert "'gpus' is honoured by no executor of this run: small, big" in str(caught.value)
+        remedy = str(caught.value).splitlines()[1]
+        assert remedy.startswith("  installed executors that honour it: HighThroughputExecutor")
+
+    def test_a_key_that_nothing_installed_honours_says_so(self, honouring: Honouring) -> None:
+        with pytest.raises(InvalidResourceSpecification, match=r"installed executors that honour it: none$"):
+            python_app(lambda: 1)(resource_specification={"gpus": 1, "category": "a", "launcher_options": "b"})
 
     def test_a_key_that_another_executor_honours_names_it(self, honouring: Honouring) -> None:
         app = python_app(executors=["small"])(lambda: 1)

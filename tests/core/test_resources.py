@@ -216,3 +216,15 @@ def test_the_refusal_names_who_would_honour_the_key():
     assert "no executor of this run: a, b, c" in unhonoured(["memory"], offers)
     apart = unhonoured(["disk", "gpus"], {"a": {"disk"}, "b": {"gpus"}})
     assert apart == "no executor honours all of 'disk', 'gpus' together: a honours disk; b honours gpus"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message", "told"),
+    [
+        (["cores"], "cores=0: more than 0 is needed", "resource specification: cores=0: more than 0 is needed"),
+        (["b", "a"], "too much", "resource specification: 'a', 'b': too much"),
+        (["cores"], "", "resource specification: 'cores': invalid"),
+    ],
+)
+def test_the_error_names_each_key_once(keys: list[str], message: str, told: str) -> None:
+    assert str(InvalidResourceSpecification(keys, message)) == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -162,4 +163,5 @@ class TestMemory:
         assert self.grown(kernel, run) < BYTES_PER_TASK
 
     def test_of_failed_tasks(self, kernel: DataFlowKernel) -> None:
-        assert self.grown(kernel, lambda: [fail() for _ in range(self.COUNT)]) < BYTES_PER_TASK
+        frames = 500 if sys.version_info < (3, 11) else 0  # an error keeps those that it came through
+        assert self.grown(kernel, lambda: [fail() for _ in range(self.COUNT)]) < BYTES_PER_TASK + frames

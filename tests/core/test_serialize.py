@@ -31,7 +31,7 @@ from flowcore.serialize import (
     unpack_apply_message,
     unpack_exception,
 )
-from flowcore.serialize.pickling import OUT_OF_BAND, dumps_call, importable
+from flowcore.serialize.pickling import OUT_OF_BAND, importable, pieces_of_call
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -54,7 +54,7 @@ def test_plain_values_come_back(value):
 
 @given(st.lists(plain), st.dictionaries(st.text(), plain))
 def test_arguments_come_back(args, kwargs):
-    assert loads(dumps_call(tuple(args), kwargs)) == (tuple(args), kwargs)
+    assert loads(b"".join(pieces_of_call(tuple(args), kwargs))) == (tuple(args), kwargs)
 
 
 def test_a_whole_call_comes_back():

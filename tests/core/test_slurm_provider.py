@@ -190,7 +190,7 @@ def test_every_state_of_slurm_has_its_meaning(fake: FakeSlurm, tmp_path: Path, w
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("17|FAILED|1792|NonZeroExitCode|", "FAILED (the job failed, exit code 7)"),
+        ("17|FAILED|1792|NonZeroExitCode|", "FAILED (its script ended with exit code 7)"),
         ("17|FAILED|9|JobLaunchFailure|", "FAILED (its command was killed by signal 9 (SIGKILL), exit code 137)"),
         ("17|PENDING|0|Resources|", "PENDING (Slurm says PENDING (Resources))"),
         ("17|PENDING|0|JobHeldAdmin|", "HELD (Slurm says PENDING (JobHeldAdmin))"),

@@ -66,7 +66,12 @@ class TestPaths:
         future = tell(stdout=spec, stderr="e")
         assert future.stdout is spec
         assert future.stderr == "e"
-        assert tell().stdout is None
+        future.result()
+
+    def test_none_is_none(self, kernel: DataFlowKernel) -> None:
+        future = tell()
+        assert (future.stdout, future.stderr) == (None, None)
+        future.result()
 
     def test_a_future_may_be_part_of_one(self, kernel: DataFlowKernel) -> None:
         with pytest.raises(BadStdStreamFile):

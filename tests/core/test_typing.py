@@ -20,12 +20,15 @@ from concurrent.futures import Future
 from flowcore import bash_app, join_app, python_app
 from flowcore.dataflow.futures import AppFuture
 from flowcore.executors import HighThroughputExecutor, MPIExecutor, ResourceConfig, ThreadPoolExecutor
+from flowcore.executors.htex import ManagerLost, WorkerLost
 from flowcore.executors.radical import RadicalPilotExecutor
 from flowcore.launchers import SimpleLauncher
 from flowcore.providers import LocalProvider
 
 reveal_type(HighThroughputExecutor().label)  # R: str
 reveal_type(HighThroughputExecutor)  # R: def (.*) -> flowcore_htex.executor.HighThroughputExecutor
+reveal_type(WorkerLost)  # R: def (.*) -> flowcore_htex.errors.WorkerLost
+reveal_type(ManagerLost)  # R: def (.*) -> flowcore_htex.errors.ManagerLost
 reveal_type(ThreadPoolExecutor)  # R: def (.*) -> flowcore_threads.executor.ThreadPoolExecutor
 reveal_type(MPIExecutor)  # R: def (.*) -> flowcore_mpi.executor.MPIExecutor
 reveal_type(RadicalPilotExecutor)  # R: def (.*) -> flowcore_radical.executor.RadicalPilotExecutor

@@ -16,13 +16,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-RUN = """\
-trap : TERM
-/bin/bash {script} >{out} 2>{err} </dev/null
-echo $? >{folder}/code.new
-mv {folder}/code.new {folder}/code
-"""
-
 
 class Job:
     """A job's folder: its number is the folder's name."""
@@ -51,16 +44,28 @@ class Job:
         return self.code is not None or (self.waiting and self.deleted)
 
     def start(self, script: str, out: str, err: str) -> None:
-        names = {"script": script, "out": out, "err": err, "folder": self.folder}
-        text = RUN.format(**{name: shlex.quote(str(value)) for name, value in names.items()})
-        process = subprocess.Popen(
-            ["/bin/bash", "-c", text],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        """Start the job; it can be deleted when this returns. Another process waits for its end."""
+        begun, begins = os.pipe()
+        if os.fork() == 0:
+            try:
+                os.setsid()
+                self._run(script, out, err, begins)
+            finally:
+                os._exit(0)
+        os.close(begins)
+        os.read(begun, 1)
+
+    def _run(self, script: str, out: str, err: str, begins: int) -> None:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        with open(out, "wb") as output, open(err, "wb") as errors:
+            process = subprocess.Popen(["/bin/bash", script], stdout=output, stderr=errors, start_new_session=True)
         (self.folder / "session").write_text(str(process.pid))
+        os.close(begins)
+        code = process.wait()
+        (self.folder / "code.new").write_text(str(code if code >= 0 else 128 - code))
+        (self.folder / "code.new").rename(self.folder / "code")
 
     def delete(self) -> None:
         (self.folder / "deleted").touch()

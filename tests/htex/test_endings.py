@@ -77,6 +77,7 @@ def test_daemons_outlive_no_run_whose_processes_were_killed(script, victims):
     run.process.kill()
     run.end()
     assert run.marked.gone(GONE_WITHIN) == {}
+    assert not run.private_folder().exists()
 
 
 @pytest.mark.parametrize("victims", ["interchange", "manager", "zygote", "interchange manager", "interchange zygote"])
@@ -94,6 +95,9 @@ time.sleep(600)
         os.kill(pid, signal.SIGKILL)
     run.end()
     assert run.marked.gone(10) == {}  # a manager gives a new interchange so long to appear
+    if "manager" in victims and "interchange" in victims:  # nobody was left who could
+        shutil.rmtree(run.private_folder())
+    assert not run.private_folder().exists()
 
 
 # -- tasks that fork

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fault
 PATIENCE = 60.0
 
 
-def nap(value, seconds=0.01):
+def nap(value, seconds=0.005):
     time.sleep(seconds)
     return value
 

@@ -35,7 +35,7 @@ needs = st.fixed_dictionaries(
 @given(times)
 def test_a_task_counts_for_a_whole_worker_unless_it_is_short(seconds):
     assert 1 <= units(seconds) <= UNITS
-    assert (units(seconds) == UNITS) == (seconds >= 0.002)
+    assert (units(seconds) == UNITS) == (seconds >= 0.005)
     assert units_ahead(seconds) <= UNITS
     assert units(None) == units_ahead(None) == UNITS
 
@@ -184,6 +184,27 @@ def test_put_back_tasks_go_first():
     waiting.put_back([task(2), task(3)])
     waiting.give_out(known, {})
     assert known["m0"].peer.sent == [2]
+
+
+def test_put_back_tasks_go_before_all_others_that_ask_for_something_or_for_nothing():
+    known = managers(1)
+    first, second = task(7, {"cores": 1, "priority": 5}), task(8, {"cores": 1})
+    waiting = pending([task(1), first, second, task(4, {"cores": 1, "priority": -9}), task(5)])
+    for tid in (4, 7, 1, 5):
+        waiting.give_out(known, {})
+        assert known["m0"].peer.sent[-1] == tid
+        known["m0"].answered(tid)
+    again = [task(9, {"cores": 1, "priority": -9}), task(2), task(3), task(6, {"cores": 1, "priority": -99})]
+    for one in (again[0], again[3]):
+        waiting.add_special(one)
+    waiting.add(again[1:3])
+    waiting.put_back([task(4, {"cores": 1}), task(1), task(5), task(7, {"cores": 1})])  # as managers had them
+    known["m0"].peer.sent.clear()
+    for _ in range(9):
+        waiting.give_out(known, {})
+        for tid in list(known["m0"].tasks):
+            known["m0"].answered(tid)
+    assert known["m0"].peer.sent == [4, 7, 6, 9, 1, 5, 2, 3, 8]
 
 
 def test_dropped_tasks_are_not_given_out():

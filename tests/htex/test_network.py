@@ -42,7 +42,7 @@ class Hosts:
     """Two hosts of this machine with a network of their own: other names, other addresses, the same files."""
 
     def __init__(self, place):
-        self.tag = f"fc{os.getpid() % 10**6}"
+        self.tag = f"fc{os.getpid()}"
         self.address = f"{NETWORK}.{16 * place + 1}"
         self._addresses = [f"{NETWORK}.{16 * place + 2 + number}" for number in range(2)]
         self.names = [f"{self.tag}n{number}" for number in range(2)]

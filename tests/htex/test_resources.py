@@ -241,7 +241,8 @@ def test_a_request_that_a_block_not_yet_started_may_meet_waits(start):
 
 def test_a_key_that_no_htex_honours_is_refused_with_those_it_does(start):
     executor = start()
-    with pytest.raises(InvalidResourceSpecification, match="cores, disk, gpus, memory, priority, walltime") as caught:
+    keys = "cores, disk, gpus, memory, priority, running_time_min, walltime"
+    with pytest.raises(InvalidResourceSpecification, match=keys) as caught:
         executor.submit(pow, {"cores": 1, "num_nodes": 2}, 2, 3)
     assert list(caught.value.invalid_keys) == ["num_nodes"]
 

@@ -62,10 +62,13 @@ def test_nothing_is_left(tmp_path, ending, options):
         stderr=subprocess.PIPE,
         text=True,
     )
-    out, err = process.communicate(timeout=PATIENCE)
-    left = marked.gone(GONE_WITHIN)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        left = marked.gone(GONE_WITHIN)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
     assert not left, err
     assert out, err
     assert not Path(out.strip()).exists()

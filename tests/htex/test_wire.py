@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed, StreamLink
+from flowcore_htex.parcels import LEAST
 from flowcore_htex.wire import MALFORMED, ProtocolError, Task
 
 ids = st.integers(0, 2**64 - 1)
@@ -91,14 +92,10 @@ def test_a_prefix_is_one_of_ours_or_refused(data):
     assert 0 <= kind <= 255
 
 
-messages = st.lists(
-    st.tuples(
-        st.integers(1, 23),
-        st.binary(max_size=300),
-        st.lists(st.binary(max_size=100_000) | st.integers(0, 300_000).map(bytes), max_size=3),
-    ),
-    max_size=8,
-)
+def messages(largest):
+    """Return lists of messages with buffers of up to so many bytes; some large enough for parcels, or none."""
+    buffers = st.binary(max_size=largest // 3) | st.integers(0, largest).map(bytes)
+    return st.lists(st.tuples(st.integers(1, 23), st.binary(max_size=300), st.lists(buffers, max_size=3)), max_size=8)
 
 
 def pair():
@@ -107,7 +104,7 @@ def pair():
 
 
 @settings(deadline=None)
-@given(messages)
+@given(messages(300_000))
 def test_messages_arrive_in_order_whole_and_once(sent):
     one, other = pair()
     for kind, head, buffers in sent:
@@ -124,7 +121,7 @@ def test_messages_arrive_in_order_whole_and_once(sent):
 
 
 @settings(deadline=None, max_examples=50)
-@given(messages, st.lists(st.integers(1, 5000), min_size=1, max_size=50))
+@given(messages(LEAST // 3), st.lists(st.integers(1, 5000), min_size=1, max_size=50))
 def test_messages_arrive_however_the_bytes_are_cut(sent, cuts):
     source, target = socket.socketpair()
     recorder, tap = socket.socketpair()
@@ -172,13 +169,29 @@ def test_a_backlog_is_told_when_it_begins_and_when_it_ends():
     one, other = pair()
     told = []
     one.on_blocked = told.append
-    one.send(1, b"", [bytes(10_000_000)])
+    one.send(1, bytes(10_000_000))
     assert told == [True]
     assert one.backlog > 0
     while one.backlog:
         other.receive()
         one.flush()
     assert told == [True, False]
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("buffers", [[bytes(LEAST - 1), b""], [b"", bytes(LEAST - 1)], [b"", bytes(LEAST), b""]])
+def test_empty_buffers_get_through_where_the_peer_is_slow(buffers):
+    one, other = pair()
+    for _ in range(50):
+        one.queue(wire.BIG_TASK, b"", buffers)
+        one.flush()
+    received = []
+    while len(received) < 50:
+        received += other.receive()
+        one.flush()
+    assert {tuple(map(len, message[2])) for message in received} == {tuple(map(len, buffers))}
+    assert one.backlog == 0
     one.close()
     other.close()
 

@@ -65,5 +65,5 @@ def test_the_page_s_script_runs_on_it(site: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_passes_the_conformance_suite(site: Path, tmp_path: Path) -> None:
     shutil.copy(PLUGIN / "tests" / "test_executor.py", tmp_path)
-    strict = ["-q", "-W", "error", "-p", "no:cacheprovider"]
+    strict = ["-q", "-W", "error", "-p", "no:cacheprovider", "--basetemp", "base"]
     assert "passed" in run("-m", "pytest", *strict, "test_executor.py", cwd=tmp_path, site=site)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import flowcore
+from flowcore.cli import main
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.registry import current
 
@@ -42,6 +43,16 @@ def test_the_apps_that_show_what_calls_take_work(tmp_path, cleared):
     sizes = names["compress_all"](paths).result(timeout=60)
     assert sizes == [Path(f"{path}.gz").stat().st_size for path in paths]
     assert all(0 < size < 1000 for size in sizes)
+
+
+def test_the_configuration_file_that_is_shown_makes_a_job_script(tmp_path, capsys):
+    (text,) = re.findall(r"^```toml\n(# cluster\.toml\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "cluster.toml").write_text(text)
+    assert main(["provider", "show", str(tmp_path / "cluster.toml")]) == 0
+    script = capsys.readouterr().out
+    assert {"#SBATCH --partition=compute", "#SBATCH --nodes=2", "#SBATCH --time=02:00:00"} <= set(script.splitlines())
+    (executor,) = flowcore.Config.from_toml(tmp_path / "cluster.toml").executors
+    assert (executor.label, executor.options.worker_limit) == ("cluster", 16)
 
 
 def test_the_manifest_that_is_shown_is_a_manifest():

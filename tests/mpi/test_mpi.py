@@ -63,11 +63,13 @@ def test_with_a_launcher_it_says_that_this_version_cannot_use_it(monkeypatch, tm
 
 
 def test_an_unknown_launcher_is_refused_with_those_there_are():
-    with pytest.raises(ConfigurationError, match="mpi_launcher is one of mpiexec, srun, aprun, not 'jsrun'"):
+    with pytest.raises(
+        ConfigurationError, match=r"mpi_launcher='jsrun'\): one of 'mpiexec', 'srun', 'aprun' is needed"
+    ):
         MPIExecutor(mpi_launcher="jsrun")
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
 def test_less_than_one_worker_is_refused(number):
-    with pytest.raises(ConfigurationError, match="max_workers_per_block is a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError, match=r"max_workers_per_block=.*\): a whole number, 1 or more, is needed"):
         MPIExecutor(max_workers_per_block=number)

@@ -122,6 +122,12 @@ def test_every_extra_of_core_is_a_plugin_of_the_same_version(wheels):
         assert f"Requires-Dist: flowcore-{extra}==0.1.0; extra == '{extra}'" in metadata
 
 
+def test_what_is_installed_is_six_distributions(with_htex):
+    installed = {path.name.partition("-")[0] for path in with_htex.parents[1].glob("lib/*/site-packages/*.dist-info")}
+    expected = {"flowcore", "flowcore_htex", "attrs", "cloudpickle", "pluggy", "pyzmq"}
+    assert installed == expected | ({"tomli"} if sys.version_info < (3, 11) else set())
+
+
 def test_a_script_runs_on_htex_in_an_environment_of_its_own(with_htex, tmp_path):
     (tmp_path / "script.py").write_text(
         dedent("""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 import threading
 import traceback
 import weakref
@@ -10,7 +11,7 @@ from concurrent.futures import as_completed, wait
 
 import pytest
 
-from flowcore.errors import ShutdownError
+from flowcore.errors import ConfigurationError, ShutdownError
 from flowcore.executors.base import RunContext
 from flowcore.executors.errors import ExecutorError
 from flowcore_threads import plugin
@@ -61,10 +62,19 @@ def test_a_label_where_the_number_goes_is_a_type_error_that_says_so():
         ThreadPoolExecutor("threads", 4)
 
 
-@pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), (2.0, TypeError)])
-def test_a_bad_number_of_threads_is_refused_at_construction(bad, error):
-    with pytest.raises(error, match="max_threads"):
+@pytest.mark.parametrize("bad", [0, -1, True, 2.0, None])
+def test_a_bad_number_of_threads_is_refused_at_construction(bad):
+    with pytest.raises(
+        ConfigurationError, match=rf"ThreadPoolExecutor\(max_threads={bad}\): a whole number, 1 or more"
+    ):
         ThreadPoolExecutor(bad)
+
+
+@pytest.mark.parametrize("wrong", [{"label": ""}, {"label": "a/b"}, {"label": 5}, {"thread_name_prefix": None}])
+def test_a_bad_label_or_prefix_is_refused_at_construction(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigurationError, match=rf"ThreadPoolExecutor\({name}={value!r}\): a text"):
+        ThreadPoolExecutor(**wrong)
 
 
 def test_its_repr_is_its_construction():
@@ -228,6 +238,33 @@ def test_an_idle_thread_keeps_no_argument_and_no_result_alive(start):
     del thing
     gc.collect()
     assert watched() is None
+
+
+def test_an_error_is_freed_with_its_future(start):
+    class Oops(Exception):
+        pass
+
+    def fail():
+        raise Oops
+
+    executor = start(1)
+    gc.disable()
+    try:
+        watched = weakref.ref(executor.submit(fail, {}).exception(PATIENCE))
+        executor.submit(pow, {}, 2, 3).result(PATIENCE)
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_its_folder_goes_with_it_where_there_is_no_kernel_unless_its_block_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with ThreadPoolExecutor():
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), ThreadPoolExecutor():
+        _ = 1 / 0
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.performance

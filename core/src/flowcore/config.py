@@ -7,9 +7,9 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
-from attrs import validators
 
-from flowcore import resources
+from flowcore import parameters
+from flowcore.checkpoint_options import CheckpointMode, checked_files, checked_mode, checked_period
 from flowcore.errors import ConfigurationError
 from flowcore.executors.base import Executor
 from flowcore.logs import FileLogging, LogConfig, NoopLogging
@@ -41,11 +41,14 @@ def check_labels(executors: Iterable[Any]) -> None:
     labels = set()
     for executor in executors:
         if isinstance(executor, type) or not isinstance(executor, Executor):
-            hint = "; write it with parentheses" if isinstance(executor, type) else ""
-            message = f"executors holds {executor!r}, which is no executor{hint}"
+            hint = "write it with parentheses" if isinstance(executor, type) else "take one of flowcore.executors"
+            message = f"executors holds {executor!r}, which is no executor; {hint}"
+            raise ConfigurationError(message)
+        if not isinstance(executor.label, str) or not executor.label:
+            message = f"{executor!r} has no label by which apps could ask for it\n  give it one: label='name'"
             raise ConfigurationError(message)
         if executor.label in labels:
-            message = f"Executors must have unique labels (label={executor.label!r})"
+            message = f"Executors must have unique labels (label={executor.label!r})\n  give one of them another label="
             raise ConfigurationError(message)
         labels.add(executor.label)
 
@@ -63,61 +66,27 @@ def _log_config(value: object) -> LogConfig:
     return FileLogging() if value else NoopLogging()
 
 
-def _checked(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-    """Let a validator's complaint come as the error that configurations raise."""
-
-    def validate(instance: object, attribute: Any, value: Any) -> None:
-        try:
-            check(instance, attribute, value)
-        except (ValueError, TypeError) as error:
-            message = f"Config({attribute.name}={value!r}): {error.args[0]}"
-            raise ConfigurationError(message) from error
-
-    return validate
-
-
-def _number(*, minimum: float) -> Callable[[Any, Any, Any], None]:
-    return _checked(validators.and_(validators.instance_of((int, float)), validators.ge(minimum)))
-
-
-def _choice(*choices: str) -> Callable[[Any, Any, Any], None]:
-    return _checked(validators.in_(choices))
-
-
 def _offers(*names: str) -> Callable[[Any, Any, Any], None]:
     """Accept None, and what has all these methods."""
 
-    def validate(_instance: object, attribute: Any, value: Any) -> None:
+    def validate(instance: object, attribute: Any, value: Any) -> None:
         if isinstance(value, type) or (
             value is not None and not all(callable(getattr(value, name, None)) for name in names)
         ):
-            message = f"Config({attribute.name}={value!r}): an object with the methods {', '.join(names)} is needed"
-            raise ConfigurationError(message)
+            wanted = f"an object with the methods {', '.join(names)} is needed"
+            raise parameters.refusal(instance, attribute, value, wanted)
 
     return validate
 
 
-def _observer(_instance: object, attribute: Any, value: Any) -> None:
+def _observer(instance: object, attribute: Any, value: Any) -> None:
     if value is None:
         return
     from flowcore.observation import OBSERVATIONS  # loads pluggy, which those who watch nothing do not need
 
     if isinstance(value, type) or not any(callable(getattr(value, name, None)) for name in OBSERVATIONS):
-        message = f"Config({attribute.name}={value!r}): an object with a method {' or '.join(OBSERVATIONS)} is needed"
-        raise ConfigurationError(message)
-
-
-def _checkpoint_files(value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, (str, PathLike)) or not isinstance(value, Iterable):
-        message = f"Config(checkpoint_files={value!r}): a list of checkpoint folders is needed"
-        raise ConfigurationError(message)
-    return tuple(fspath(folder) for folder in value)
-
-
-def _optional_callable() -> Callable[[Any, Any, Any], None]:
-    return _checked(validators.optional(validators.is_callable()))
+        wanted = f"an object with a method {' or '.join(OBSERVATIONS)} is needed"
+        raise parameters.refusal(instance, attribute, value, wanted)
 
 
 @attrs.frozen(kw_only=True)
@@ -159,39 +128,71 @@ class Config:
     memoizer: Memoizer | None = attrs.field(
         default=None, validator=_offers("start", "check_memo", "update_memo_result", "update_memo_exception", "close")
     )
-    app_cache: bool = attrs.field(default=True, validator=_checked(validators.instance_of(bool)))
-    checkpoint_mode: Literal["task_exit", "periodic", "dfk_exit", "manual"] | None = attrs.field(
-        default=None,
-        validator=_checked(validators.optional(validators.in_(("task_exit", "periodic", "dfk_exit", "manual")))),
-    )
-    checkpoint_files: tuple[str, ...] | None = attrs.field(default=None, converter=_checkpoint_files)
+    app_cache: bool = attrs.field(default=True, validator=parameters.flag())
+    checkpoint_mode: CheckpointMode | None = attrs.field(default=None, converter=checked_mode)
+    checkpoint_files: tuple[str, ...] | None = attrs.field(default=None, converter=checked_files)
     checkpoint_period: str | float | None = None
     dependency_resolver: DependencyResolver | None = attrs.field(
         default=None, validator=_offers("traverse_to_gather", "traverse_to_unwrap")
     )
-    exit_mode: Literal["cleanup", "skip", "wait"] = attrs.field(default="cleanup", validator=_choice(*EXIT_MODES))
-    garbage_collect: bool = attrs.field(default=True, validator=_checked(validators.instance_of(bool)))
-    internal_tasks_max_threads: int = attrs.field(
-        default=10, validator=_checked(validators.and_(validators.instance_of(int), validators.ge(1)))
+    exit_mode: Literal["cleanup", "skip", "wait"] = attrs.field(
+        default="cleanup", validator=parameters.choice(*EXIT_MODES)
     )
-    retries: float = attrs.field(default=0, validator=_number(minimum=0))
-    lost_retries: int = attrs.field(
-        default=2, validator=_checked(validators.and_(validators.instance_of(int), validators.ge(0)))
-    )
+    garbage_collect: bool = attrs.field(default=True, validator=parameters.flag())
+    internal_tasks_max_threads: int = attrs.field(default=10, validator=parameters.whole(1))
+    retries: float = attrs.field(default=0, validator=parameters.number(0))
+    lost_retries: int = attrs.field(default=2, validator=parameters.whole(0))
     retry_handler: Callable[[BaseException, TaskRecord], float] | None = attrs.field(
-        default=None, validator=_optional_callable()
+        default=None, validator=parameters.optional(parameters.function())
     )
-    run_dir: str | PathLike[str] = attrs.field(
-        default="runinfo", validator=_checked(validators.instance_of((str, PathLike)))
+    run_dir: str | PathLike[str] = attrs.field(default="runinfo", validator=parameters.path())
+    std_autopath: Callable[[TaskRecord, str], Any] | None = attrs.field(
+        default=None, validator=parameters.optional(parameters.function())
     )
-    std_autopath: Callable[[TaskRecord, str], Any] | None = attrs.field(default=None, validator=_optional_callable())
-    strategy: str = attrs.field(default="simple", converter=_strategy, validator=_choice(*STRATEGIES))
-    strategy_period: float = attrs.field(default=5, validator=_number(minimum=0.001))
-    max_idletime: float = attrs.field(default=120.0, validator=_number(minimum=0))
+    strategy: str = attrs.field(default="simple", converter=_strategy, validator=parameters.choice(*STRATEGIES))
+    strategy_period: float = attrs.field(default=5, validator=parameters.positive("seconds"))
+    max_idletime: float = attrs.field(default=120.0, validator=parameters.number(0))
     monitoring: object | None = attrs.field(default=None, validator=_observer)
-    usage_tracking: int = attrs.field(default=0, validator=_checked(validators.in_((0, 1, 2, 3))))
-    project_name: str | None = None
+    usage_tracking: int = attrs.field(default=0, validator=parameters.choice(0, 1, 2, 3))
+    project_name: str | None = attrs.field(default=None, validator=parameters.optional(parameters.text()))
     initialize_logging: LogConfig = attrs.field(factory=FileLogging, converter=_log_config)
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike[str], **options: Any) -> Config:
+        """Read a configuration from a TOML file.
+
+            retries = 2
+
+            [[executors]]
+            class = "HighThroughputExecutor"
+            label = "cluster"
+
+            [executors.provider]
+            class = "SlurmProvider"
+            partition = "compute"
+
+            [executors.provider.launcher]
+            class = "SrunLauncher"
+
+        The keys are the options of `Config` and the parameters of the components; `class` names a component as it is
+        imported. What a file cannot say, such as a function, is given by keyword, or with `attrs.evolve`.
+
+        Args:
+            path: the file.
+            options: options that are not in the file; they stand against those that are.
+
+        Raises:
+            ConfigurationError: naming the file, the table and the key.
+        """
+        from flowcore import config_file  # those who write Python need no parser
+
+        names = [field.name for field in attrs.fields(cls)]
+        found = config_file.read(path, names)
+        try:
+            return cls(**{**found, **options})
+        except ConfigurationError as error:
+            message = f"{fspath(path)}: {error}"
+            raise ConfigurationError(message) from error
 
     def __attrs_post_init__(self) -> None:
         if self.executors is not None:
@@ -201,25 +202,9 @@ class Config:
                 raise ConfigurationError(message)
         checkpointing = (self.checkpoint_mode, self.checkpoint_files, self.checkpoint_period)
         if self.memoizer is not None and (any(checkpointing) or not self.app_cache):
-            message = "memoizer is given, so give it the checkpoint options and app_cache (its memoize) too"
+            message = (
+                "checkpoint options and app_cache have no effect beside a memoizer\n"
+                "  give them to the memoizer: memoizer=BasicMemoizer(checkpoint_mode=..., memoize=...)"
+            )
             raise ConfigurationError(message)
-        self._check_period()
-
-    def _check_period(self) -> None:
-        period = self.checkpoint_period
-        if self.checkpoint_mode != "periodic":
-            if period is not None:
-                message = "checkpoint_period has an effect with checkpoint_mode='periodic' only"
-                raise ConfigurationError(message)
-            return
-        if period is None:
-            message = "checkpoint_mode='periodic' needs a checkpoint_period, such as '00:30:00'"
-            raise ConfigurationError(message)
-        try:
-            seconds = resources.parse_duration(period)
-        except ValueError as error:
-            message = f"Config(checkpoint_period={period!r}): {error}"
-            raise ConfigurationError(message) from error
-        if seconds <= 0:
-            message = f"Config(checkpoint_period={period!r}): it must be longer than nothing"
-            raise ConfigurationError(message)
+        checked_period(self.checkpoint_period, self.checkpoint_mode)

@@ -46,5 +46,6 @@ class InvalidResourceSpecification(FlowcoreError, ValueError):
     message: str = ""
 
     def __str__(self) -> str:
-        keys = ", ".join(sorted(map(repr, self.invalid_keys)))
-        return f"resource specification: {self.message or 'invalid'} (key: {keys})"
+        unnamed = sorted(repr(key) for key in self.invalid_keys if str(key) not in self.message)
+        keys = f"{', '.join(unnamed)}: " if unnamed else ""
+        return f"resource specification: {keys}{self.message or 'invalid'}"

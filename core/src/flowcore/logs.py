@@ -10,9 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import attrs
+
+from flowcore.parameters import refusal
 
 LOGGER_NAME: Final = "flowcore"
 LOG_FILE: Final = "flowcore.log"
@@ -102,6 +104,18 @@ class LogConfig(ABC):
         """Begin the log of a run in its folder; return the function that ends it."""
 
 
+def _is_level(config: LogConfig, attribute: attrs.Attribute[int], value: object) -> None:
+    if type(value) is not int:
+        raise refusal(config, attribute, value, "a number is needed, such as logging.DEBUG")
+
+
+def _is_format(config: LogConfig, attribute: attrs.Attribute[str | None], value: Any) -> None:
+    try:
+        _formatter(value)
+    except (TypeError, ValueError) as error:
+        raise refusal(config, attribute, value, f"a format as of logging.Formatter is needed: {error}") from error
+
+
 @attrs.frozen
 class FileLogging(LogConfig):
     """Text lines in `flowcore.log` in the run's folder.
@@ -111,8 +125,8 @@ class FileLogging(LogConfig):
         level: the lowest level that is written; DEBUG adds lines for every task, at a cost for every task.
     """
 
-    format_string: str | None = None
-    level: int = attrs.field(default=logging.INFO, validator=attrs.validators.instance_of(int))
+    format_string: str | None = attrs.field(default=None, validator=_is_format)
+    level: int = attrs.field(default=logging.INFO, validator=_is_level)
 
     def open(self, run_dir: Path) -> Callable[[], None]:
         """Begin `flowcore.log`."""
@@ -127,7 +141,7 @@ class JSONLogging(LogConfig):
         level: the lowest level that is written.
     """
 
-    level: int = attrs.field(default=logging.INFO, validator=attrs.validators.instance_of(int))
+    level: int = attrs.field(default=logging.INFO, validator=_is_level)
 
     def open(self, run_dir: Path) -> Callable[[], None]:
         """Begin `flowcore.log.jsonl`."""

@@ -26,6 +26,16 @@ def test_the_table_shows_every_plugin_with_its_status_and_components(site, capsy
     assert shown == ["acme", "flowcore-acme", "1.5", "active", "AcmeExecutor"]
 
 
+def test_the_table_fits_into_the_terminal(site, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["plugins"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    listed = " ".join(line[header.index("COMPONENTS") :] for line in lines)
+    assert "JsrunLauncher" in listed
+    assert "LocalProvider, SlurmProvider" in listed
+
+
 def test_the_table_gives_the_reason_below_a_plugin_that_is_not_active(site, capsys):
     site.install("acme", "import no_such_module_anywhere")
     assert main(["plugins"]) == 0

@@ -90,6 +90,15 @@ def test_a_plugins_public_module_is_importable_under_the_package():
     assert executor.__spec__.name == executor.__name__ == "flowcore_radical.executor"
 
 
+def test_the_errors_of_lost_tasks_are_importable_under_the_package():
+    from flowcore.executors import htex
+    from flowcore.executors.errors import TaskLost
+
+    lost = [name for name in htex.__all__ if name.endswith("Lost")]
+    assert lost == ["InterchangeLost", "ManagerLost", "WorkerLost"]
+    assert all(issubclass(getattr(htex, name), TaskLost) for name in lost)
+
+
 def test_a_companion_is_importable_from_the_package():
     from flowcore.executors import ResourceConfig
     from flowcore_radical.resource_config import ResourceConfig as there

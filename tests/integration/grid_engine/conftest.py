@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clusters.grid_engine import GridEngineCell, boot
+from clusters.cluster import boot
+from clusters.grid_engine import GridEngineCell
 from flowcore.executors.base import RunContext
 
 
 @pytest.fixture(scope="session")
 def booted() -> Iterator[GridEngineCell]:
     """The cell of this test process."""
-    cell = boot(2)
-    os.environ.update(cell.variables)
-    yield cell
-    for name in cell.variables:
-        del os.environ[name]
+    cell = boot(GridEngineCell, 2)
+    with cell.known():
+        yield cell
     cell.close()
 
 
@@ -28,7 +26,8 @@ def cell(booted: GridEngineCell) -> Iterator[GridEngineCell]:
     """The cell, at rest before the test and after it."""
     yield booted
     left = booted.await_rest()
-    booted.clear()
+    if left:
+        booted.purge()
     assert not left
 
 

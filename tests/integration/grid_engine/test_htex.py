@@ -1,4 +1,4 @@
-"""One script runs on this machine and on a real Grid Engine; the provider's line is all that differs."""
+"""Whole runs of worker processes on a real Grid Engine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import flowcore
 from clusters.grid_engine import GridEngineCell
 from flowcore import Config, bash_app, python_app
 from flowcore.executors import HighThroughputExecutor
-from flowcore.providers import GridEngineProvider, LocalProvider
-from flowcore.providers.base import Provider
+from flowcore.jobs.states import JobState
+from flowcore.providers import GridEngineProvider
+from page_example import run_example
 
 WORKER_INIT = f"export PATH={Path(sys.executable).parent}:$PATH"
 
@@ -43,12 +44,6 @@ def greet(name: str, stdout: str = "greeting") -> str:
     return f"echo hello {name}"
 
 
-def run(provider: Provider, address: str) -> set[str]:
-    """Run the script; return the names of the hosts that its tasks ran on."""
-    executor = HighThroughputExecutor(address=address, max_workers=2, provider=provider)
-    return run_with(Config(executors=[executor]))
-
-
 def run_with(config: Config) -> set[str]:
     with flowcore.load(config):
         hosts = {future.result(timeout=60) for future in [host(0.3) for _ in range(12)]}
@@ -57,23 +52,27 @@ def run_with(config: Config) -> set[str]:
     return hosts
 
 
-def test_on_this_machine(cell: GridEngineCell) -> None:
-    assert cell.hosts is not None
-    assert len(run(LocalProvider(nodes_per_block=2), cell.hosts.head)) == 1
+def test_the_example_of_the_manual_runs_on_every_node(cell: GridEngineCell) -> None:
+    hosts, blocks = run_example(
+        GridEngineProvider(
+            nodes_per_block=2,
+            init_blocks=1,
+            max_blocks=2,
+            walltime="02:00:00",
+            parallel_environment="mpi",
+            worker_init=WORKER_INIT,
+        )
+    )
+    assert hosts == set(cell.nodes)
+    assert JobState.RUNNING in {status.state for status in blocks} <= {JobState.RUNNING, JobState.PENDING}
 
 
-def test_on_every_node_of_a_block(cell: GridEngineCell) -> None:
-    assert cell.hosts is not None
-    provider = GridEngineProvider(nodes_per_block=2, parallel_environment="mpi", worker_init=WORKER_INIT)
-    assert run(provider, cell.hosts.head) == {"n1", "n2"}
-
-
-def test_in_two_blocks_of_one_node(cell: GridEngineCell) -> None:
-    assert cell.hosts is not None
+def test_tasks_run_in_two_blocks_of_one_node(cell: GridEngineCell) -> None:
     provider = GridEngineProvider(
         init_blocks=2, max_blocks=2, queue="all.q", scheduler_options="#$ -pe smp 4", worker_init=WORKER_INIT
     )
-    assert run(provider, cell.hosts.head) == {"n1", "n2"}
+    executor = HighThroughputExecutor(address=cell.hosts.head, max_workers=2, provider=provider)
+    assert run_with(Config(executors=[executor])) == set(cell.nodes)
 
 
 @pytest.mark.usefixtures("cell")

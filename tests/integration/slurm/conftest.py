@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from clusters.slurm import SlurmCluster, boot
+from clusters.cluster import boot
+from clusters.slurm import SlurmCluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,10 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def booted() -> Iterator[SlurmCluster]:
     """The cluster of this test process."""
-    cluster = boot(4)
-    os.environ["SLURM_CONF"] = str(cluster.conf)
-    yield cluster
-    del os.environ["SLURM_CONF"]
+    cluster = boot(SlurmCluster, 4)
+    with cluster.known():
+        yield cluster
     cluster.close()
 
 

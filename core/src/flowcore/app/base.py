@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Type
 
 from flowcore.app.timing import TimedCall
 from flowcore.dataflow import calls, loader
+from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.dataflow.lineup import ALL
 
 if TYPE_CHECKING:
     from flowcore.dataflow.futures import AppFuture
-    from flowcore.dataflow.kernel import DataFlowKernel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +51,7 @@ class App(Generic[P, R]):
         cache: bool = False,
         ignore_for_cache: Sequence[str] | None = None,
     ) -> None:
+        _check_function(function)
         functools.update_wrapper(self, function, updated=())  # its attributes would hide ours
         self.func = function
         self.executors = _checked_labels(executors)
@@ -58,7 +59,7 @@ class App(Generic[P, R]):
         self.ignore_for_cache = _checked_names(ignore_for_cache)
         self.data_flow_kernel = data_flow_kernel
         if data_flow_kernel is not None:
-            data_flow_kernel.check_labels(self.executors)
+            _checked_kernel(data_flow_kernel).check_labels(self.executors)
         parameters = _parameters(function)
         self._names = [parameter.name for parameter in parameters if parameter.kind in _NAMED_AND_PLACED]
         places = [number for number, name in enumerate(self._names) if name in calls.SPECIAL_KEYWORDS]
@@ -75,6 +76,11 @@ class App(Generic[P, R]):
         dropped = frozenset(calls.RESOURCE_KEYWORDS) if takes_any else calls.SPECIAL_KEYWORDS - self.meaningless
         self._drops = dropped - self.accepted
         self._target = self.target()
+
+    @classmethod
+    def decorate(cls, function: Callable[..., Any] | None, **options: Any) -> Any:
+        """Return the app of a function, or, where the decorator has parentheses, what makes it of one."""
+        return functools.partial(cls, **options) if function is None else cls(function, **options)
 
     def target(self) -> Callable[..., Any]:
         """Return what an executor runs in the function's place."""
@@ -157,6 +163,12 @@ def _parameters(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
         return list(inspect.signature(lambda *_args, **_kwargs: None).parameters.values())
 
 
+def _check_function(function: Any) -> None:
+    if not callable(function):
+        message = f"{function!r} is no function\n  give options by name, as in executors=['label'], cache=True"
+        raise TypeError(message)
+
+
 def _checked_labels(executors: Any) -> str | tuple[str, ...]:
     if executors == ALL:
         return ALL
@@ -168,6 +180,13 @@ def _checked_labels(executors: Any) -> str | tuple[str, ...]:
         message = f"executors={executors!r}: pass 'all' or a list with at least one label"
         raise TypeError(message)
     return labels
+
+
+def _checked_kernel(kernel: Any) -> DataFlowKernel:
+    if not isinstance(kernel, DataFlowKernel):
+        message = f"data_flow_kernel={kernel!r}: pass what flowcore.load() returns, or None for the loaded run"
+        raise TypeError(message)
+    return kernel
 
 
 def _checked_flag(cache: Any) -> bool:

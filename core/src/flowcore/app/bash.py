@@ -71,14 +71,10 @@ def bash_app(
         TypeError: at decoration, for an option of the wrong type.
         ValueError: at decoration, for a label that `data_flow_kernel` does not have.
     """
-
-    def decorate(decorated: Callable[..., str]) -> BashApp[...]:
-        return BashApp(
-            decorated,
-            data_flow_kernel=data_flow_kernel,
-            cache=cache,
-            executors=executors,
-            ignore_for_cache=ignore_for_cache,
-        )
-
-    return decorate if function is None else decorate(function)
+    return BashApp.decorate(
+        function,
+        data_flow_kernel=data_flow_kernel,
+        cache=cache,
+        executors=executors,
+        ignore_for_cache=ignore_for_cache,
+    )

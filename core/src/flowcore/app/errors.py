@@ -70,7 +70,8 @@ class MissingOutputs(AppException):
         self.outputs = outputs
 
     def __str__(self) -> str:
-        return f"{self.reason}: {', '.join(map(str, self.outputs))}"
+        missing = ", ".join(map(str, self.outputs))
+        return f"{self.reason}: {missing}\n  its command ended well; see that it writes to these paths"
 
 
 def _signal_name(number: int) -> str:

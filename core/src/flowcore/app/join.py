@@ -57,11 +57,7 @@ def join_app(
     Raises:
         TypeError: at decoration, for an option of the wrong type.
     """
-
-    def decorate(decorated: Callable[..., Any]) -> JoinApp[..., Any]:
-        return JoinApp(decorated, data_flow_kernel=data_flow_kernel, cache=cache, ignore_for_cache=ignore_for_cache)
-
-    return decorate if function is None else decorate(function)
+    return JoinApp.decorate(function, data_flow_kernel=data_flow_kernel, cache=cache, ignore_for_cache=ignore_for_cache)
 
 
 if TYPE_CHECKING:

@@ -57,14 +57,10 @@ def python_app(
         TypeError: at decoration, for an option of the wrong type.
         ValueError: at decoration, for a label that `data_flow_kernel` does not have.
     """
-
-    def decorate(decorated: Callable[..., Any]) -> PythonApp[..., Any]:
-        return PythonApp(
-            decorated,
-            data_flow_kernel=data_flow_kernel,
-            cache=cache,
-            executors=executors,
-            ignore_for_cache=ignore_for_cache,
-        )
-
-    return decorate if function is None else decorate(function)
+    return PythonApp.decorate(
+        function,
+        data_flow_kernel=data_flow_kernel,
+        cache=cache,
+        executors=executors,
+        ignore_for_cache=ignore_for_cache,
+    )

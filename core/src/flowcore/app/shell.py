@@ -81,7 +81,8 @@ class BashCall:
             message = f"bash_app {self.__name__}: the command line cannot be formatted: {error}"
             raise AppBadFormatting(message) from error
         if not isinstance(command, str):
-            message = f"Expected a str for bash_app commandline, got {type(command)}"
+            fault = f"Expected a str for bash_app commandline, got {type(command)}"
+            message = f"{fault}\n  the body of bash_app {self.__name__} has to return the command line"
             raise BashAppNoReturn(message)
         return command
 
@@ -218,7 +219,7 @@ def _guard_of_this_process() -> _Guard:
 
 def _path_and_mode(stream: Any, name: str) -> tuple[str | os.PathLike[str], str]:
     """Tell the path and the mode of a stream given as a path, a (path, mode) pair or a `File`."""
-    mode = "a"
+    given, mode = stream, "a"
     if isinstance(stream, tuple):
         if len(stream) != 2:
             message = f"{name}={stream!r}: a tuple is (path, mode)"
@@ -227,7 +228,7 @@ def _path_and_mode(stream: Any, name: str) -> tuple[str | os.PathLike[str], str]
     elif hasattr(type(stream), "filepath"):  # of the class: a remote file has none here
         mode = "w"
     if not isinstance(mode, str) or not isinstance(stream, (str, os.PathLike)):
-        message = f"{name} takes a path, a (path, mode) pair or a File, not {stream!r} with mode {mode!r}"
+        message = f"{name} takes a path, a (path, mode) pair or a File, not {given!r}"
         raise BadStdStreamFile(message)
     return stream, mode
 

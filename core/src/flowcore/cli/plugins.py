@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
 
 BASES: Final[Mapping[Kind, type]] = {"executor": Executor, "provider": Provider, "launcher": Launcher}
+
+NARROWEST: Final = 30
+"""Columns that the names of components get, however narrow the terminal."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -58,12 +63,15 @@ def _listed(plugin: Plugin) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], notes: Sequence[str]) -> Iterator[str]:
-    """Lay out left-aligned columns; a row's note comes below it, under its second column."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    indent = " " * (widths[0] + 2)
+    """Lay out left-aligned columns, the last one wrapped; a row's note comes below it, under its second column."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)][:-1]
+    last = sum(widths) + 2 * len(widths)
+    room = max(shutil.get_terminal_size().columns - last, NARROWEST)
     for row, note in zip([header, *rows], ["", *notes], strict=True):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield from (f"{indent}{line}" for line in note.splitlines())
+        first, *others = textwrap.wrap(row[-1], room, break_long_words=False)
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), first])
+        yield from (f"{' ' * last}{line}" for line in others)
+        yield from (f"{' ' * (widths[0] + 2)}{line}" for line in note.splitlines())
 
 
 def _as_data(found: registry.Registry) -> dict[str, Any]:

@@ -41,20 +41,23 @@ def add_parser(commands: Commands) -> None:
         help="print each executor's job script, and submit nothing",
         description="Print the job scripts of all executors; submit nothing. Exit code 1 if one cannot be made.",
     )
-    show.add_argument("config", metavar="CONFIG", type=Path, help="a Python file that defines `config`, a Config")
+    show.add_argument("config", metavar="CONFIG", type=Path, help="a Python file that defines `config`, or a TOML file")
     show.add_argument("--executor", metavar="LABEL", help="this executor only")
     show.set_defaults(run=_show)
 
 
 def _show(options: argparse.Namespace) -> int:
     try:
-        executors = [one for one in _executors(options.config) if options.executor in {None, one.label}]
+        found = _executors(options.config)
+        executors = [one for one in found if options.executor in {None, one.label}]
         if not executors:
-            raise _Unusable(f"no executor is labelled {options.executor!r}")
+            labels = ", ".join(repr(one.label) for one in found)
+            raise _Unusable(f"no executor is labelled {options.executor!r}; there are: {labels}")
         for executor in executors:
             print("\n".join(_told(executor)))
     except (_Unusable, FlowcoreError) as error:
-        print(f"{options.config}: {error}", file=sys.stderr)
+        fault = str(error).removeprefix(f"{options.config}: ")
+        print(f"{options.config}: {fault}", file=sys.stderr)
         return 1
     return 0
 
@@ -70,25 +73,31 @@ def _told(executor: Executor) -> Iterator[str]:
 
 def _executors(path: Path) -> tuple[Executor, ...]:
     """Return the executors of the configuration that a file defines."""
-    config = _defined(path)
-    if callable(config):
-        config = config()
-    if not isinstance(config, Config):
-        raise _Unusable(f"its `config` is no flowcore.Config but {config!r}")
+    config = Config.from_toml(path) if path.suffix == ".toml" else _defined(path)
     if config.executors is None:
-        raise _Unusable("its `config` names no executors; the default ones run on this machine, without job scripts")
+        raise _Unusable("it names no executors; the default ones run on this machine, without job scripts")
     return config.executors
 
 
-def _defined(path: Path) -> Any:
+def _defined(path: Path) -> Config:
+    try:
+        config = _named(path)
+        if callable(config):
+            config = config()
+    except (FlowcoreError, _Unusable):
+        raise
+    except Exception as error:  # the user's own code
+        raise _Unusable("".join(traceback.format_exception_only(error)).strip()) from error
+    if not isinstance(config, Config):
+        raise _Unusable(f"its `config` is no flowcore.Config but {config!r}")
+    return config
+
+
+def _named(path: Path) -> Any:
     try:
         names = runpy.run_path(str(path))
     except FileNotFoundError as error:
         raise _Unusable(f"{error.strerror}") from error
-    except FlowcoreError:
-        raise
-    except Exception as error:  # the user's own code
-        raise _Unusable("".join(traceback.format_exception_only(error)).strip()) from error
     if "config" not in names:
         raise _Unusable("it defines no `config`; write config = Config(executors=[...])")
     return names["config"]

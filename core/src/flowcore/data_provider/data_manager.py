@@ -156,6 +156,7 @@ class DataManager:
         direction = "in" if ability == "can_stage_in" else "out"
         names = ", ".join(type(method).__name__ for method in methods) or "none"
         message = f"Executor {executor.label} cannot stage file {file!r} {direction}; its storage_access has: {names}"
+        message += f"\n  give the executor a method for {file.scheme}: storage_access=[...]"
         raise ValueError(message)
 
 

@@ -57,7 +57,11 @@ def take_walltime(kwargs: Mapping[str, Any]) -> float | None:
     walltime = kwargs.get("walltime")
     if walltime is None:
         return None
-    seconds = resources.parse_duration(walltime)
+    try:
+        seconds = resources.parse_duration(walltime)
+    except ValueError as error:
+        message = f"walltime={walltime!r}: {error}"
+        raise ValueError(message) from error
     if not math.isfinite(seconds) or seconds <= 0:
         message = f"walltime={walltime!r}: a walltime is a positive number of seconds"
         raise ValueError(message)

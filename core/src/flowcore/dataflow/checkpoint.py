@@ -151,7 +151,10 @@ def _file_of(place: Path) -> Path:
     for path in (place / FILE, place / FOLDER / FILE, place):
         if path.is_file():
             return path
-    raise BadCheckpoint(f"there is no checkpoint in {place}: it has no {FILE}")
+    raise BadCheckpoint(
+        f"there is no checkpoint in {place}: it has no {FILE}\n"
+        "  flowcore.dataflow.checkpoint.get_all_checkpoints() lists those of earlier runs"
+    )
 
 
 def _records(path: Path, stream: BinaryIO) -> Iterator[tuple[str, Stored]]:

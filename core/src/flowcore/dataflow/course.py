@@ -32,6 +32,9 @@ KILL_GRACE: Final = 3.0
 """Seconds after its walltime at which an executor that honours `walltime` kills an app that did not end by itself."""
 
 
+WAIT: Final = "flowcore.clear() and Config(exit_mode='wait') wait for tasks before they end a run"
+
+
 class Course:
     """Sees every task of a run to its end.
 
@@ -202,7 +205,8 @@ class Course:
         """Await what a join app's body returned."""
         inner = [joined] if isinstance(joined, Future) else joined
         if not isinstance(inner, list) or not all(isinstance(future, Future) for future in inner):
-            message = f"join_app body must return a Future or list of Futures, got {joined!r} of type {type(joined)}"
+            fault = f"join_app body must return a Future or list of Futures, got {joined!r} of type {type(joined)}"
+            message = f"{fault}\n  return what the apps that it calls gave: one future, or several in a list"
             self.finish(task, States.failed, error=TypeError(message))
             return
         task.joins = joined
@@ -237,7 +241,7 @@ class Course:
     def abandon(self, tasks: Sequence[TaskRecord]) -> None:
         """Fail the tasks because the run is over."""
         for task in tasks:
-            message = f"task {task.id} ({task.func_name}) was {task.status.name} when its run ended"
+            message = f"task {task.id} ({task.func_name}) was {task.status.name} when its run ended\n  {WAIT}"
             self.finish(task, States.failed, error=ShutdownError(message))
 
     def finish(

@@ -48,12 +48,12 @@ class DataFlowKernel:
     and hangs together here.
 
     Raises:
-        ConfigurationError: the run's folder cannot be made.
+        ConfigurationError: it is no configuration, or the run's folder cannot be made.
         ExecutorError: an executor cannot start; those that had started are shut down again.
     """
 
     def __init__(self, config: Config | None = None) -> None:
-        self.config = config if config is not None else Config()
+        self.config = _checked_config(config)
         self.run_id = str(uuid.uuid4())
         self.run_dir = _new_rundir(self.config)
         self.workflow_name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "interactive"
@@ -103,6 +103,9 @@ class DataFlowKernel:
             ConfigurationError: a label is taken.
             ExecutorError: one cannot start.
         """
+        if isinstance(executors, Executor):
+            message = "executors takes a list; write add_executors([...])"
+            raise ConfigurationError(message)
         for executor in executors:
             self._lineup.add(executor)
             if executor.scalable:
@@ -340,11 +343,22 @@ class DataFlowKernel:
             self.cleanup()
 
 
+def _checked_config(config: object) -> Config:
+    if config is None:
+        return Config()
+    if not isinstance(config, Config):
+        example = f"Config.from_toml({config!r})" if isinstance(config, (str, Path)) else "Config(executors=[...])"
+        message = f"{config!r} is no configuration\n  write flowcore.load({example})"
+        raise ConfigurationError(message)
+    return config
+
+
 def _new_rundir(config: Config) -> Path:
     try:
         return make_rundir(config.run_dir)
     except OSError as error:
-        message = f"run_dir={str(config.run_dir)!r}: the folder of the run cannot be made: {error}"
+        fault = f"run_dir={str(config.run_dir)!r}: the folder of the run cannot be made: {error}"
+        message = f"{fault}\n  give another one: Config(run_dir=...)"
         raise ConfigurationError(message) from error
 
 

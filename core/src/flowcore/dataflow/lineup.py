@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from flowcore import executors, resources
+from flowcore import executors, registry, resources
 from flowcore.config import check_labels
 from flowcore.errors import ConfigurationError, InvalidResourceSpecification, NoDataFlowKernelError
 from flowcore.executors.base import Executor, RunContext
 from flowcore.executors.errors import ExecutorError
+from flowcore.plugin_errors import PluginError
 
 logger = logging.getLogger(__name__)
 
@@ -111,11 +113,25 @@ class Lineup:
             raise self._unhonoured(keys, named)
         return found
 
-    def _unhonoured(self, keys: Collection[str], named: Sequence[Executor]) -> InvalidResourceSpecification:
+    def _unhonoured(self, keys: frozenset[str], named: Sequence[Executor]) -> InvalidResourceSpecification:
         offers = {label: executor.resource_keys for label, executor in self.executors.items()}
         asked = [executor.label for executor in named]
         missing = [key for key in keys if not any(key in executor.resource_keys for executor in named)]
-        return InvalidResourceSpecification(missing or sorted(keys), resources.unhonoured(keys, offers, asked))
+        message = resources.unhonoured(sorted(keys), offers, asked)
+        if not any(keys <= offered for offered in offers.values()):
+            message += f"\n  installed executors that honour it: {', '.join(_honouring(keys)) or 'none'}"
+        return InvalidResourceSpecification(missing or sorted(keys), message)
+
+
+def _honouring(keys: frozenset[str]) -> list[str]:
+    """Name the installed executors that take tasks with these keys; it imports them all, which only an error may."""
+    installed = registry.current()
+    found = []
+    for name in installed.names("executor"):
+        with contextlib.suppress(PluginError):
+            if keys <= getattr(installed.load("executor", name, Executor), "resource_keys", frozenset()):
+                found.append(name)
+    return found
 
 
 def _shut_down(executor: Executor) -> None:
@@ -140,13 +156,14 @@ def default_executors() -> list[Executor]:
     """Return what runs tasks where the configuration does not say: threads, else worker processes on this machine.
 
     Raises:
-        ConfigurationError: neither is installed.
+        ConfigurationError: neither is installed, or can be used; it says why.
     """
+    reasons = []
     for name in ("ThreadPoolExecutor", "HighThroughputExecutor"):
         try:
             kind = getattr(executors, name)
-        except ImportError:
-            continue
-        return [kind()]
-    message = "no executor is installed\n  install one: pip install 'flowcore[threads]' or pip install 'flowcore[htex]'"
-    raise ConfigurationError(message)
+        except PluginError as error:
+            reasons.append(str(error).replace("\n", "\n    "))
+        else:
+            return [kind()]
+    raise ConfigurationError("\n  ".join(["no executor can be had to run tasks by default", *reasons]))

@@ -7,11 +7,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
-from flowcore import resources
+from flowcore.checkpoint_options import CheckpointMode, checked_files, checked_mode, checked_period
 from flowcore.dataflow.checkpoint import FOLDER, CheckpointWriter, Stored, get_all_checkpoints, read_checkpoint
 from flowcore.dataflow.errors import BadCheckpoint
 from flowcore.dataflow.identity import hash_of_call, id_for_memo
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["BasicMemoizer", "CheckpointMode", "Memoizer", "id_for_memo"]
 
 logger = logging.getLogger(__name__)
-
-CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
 
 _NOT_THE_CALLS_FAULT: Final = (TaskLost, ExecutorError, ShutdownError, CancelledError)
 """Errors that say nothing about what the call would give another time."""
@@ -96,9 +94,9 @@ class BasicMemoizer(Memoizer):
         checkpoint_mode: CheckpointMode | None = None,
         memoize: bool = True,
     ) -> None:
-        self.checkpoint_files = _checked_files(checkpoint_files)
-        self.checkpoint_mode = _checked_mode(checkpoint_mode)
-        self.checkpoint_period = _checked_period(checkpoint_period, checkpoint_mode)
+        self.checkpoint_files = checked_files(checkpoint_files)
+        self.checkpoint_mode = checked_mode(checkpoint_mode)
+        self.checkpoint_period = checked_period(checkpoint_period, checkpoint_mode)
         self.memoize = memoize
         self._outcomes: dict[str, Future[Any]] = {}
         self._stored: dict[str, Stored] = {}
@@ -236,37 +234,3 @@ class BasicMemoizer(Memoizer):
             f"BasicMemoizer(checkpoint_files={self.checkpoint_files!r}, checkpoint_period={self.checkpoint_period!r}, "
             f"checkpoint_mode={self.checkpoint_mode!r}, memoize={self.memoize!r})"
         )
-
-
-def _checked_files(files: Any) -> list[str] | None:
-    if files is None:
-        return None
-    if isinstance(files, (str, PathLike)):
-        raise ConfigurationError(f"checkpoint_files takes a list of checkpoint folders; write [{fspath(files)!r}]")
-    try:
-        return [fspath(file) for file in files]
-    except TypeError as error:
-        raise ConfigurationError(f"checkpoint_files={files!r}: a list of checkpoint folders is accepted") from error
-
-
-def _checked_mode(mode: CheckpointMode | None) -> CheckpointMode | None:
-    modes = get_args(CheckpointMode)
-    if mode is not None and mode not in modes:
-        raise ConfigurationError(f"checkpoint_mode={mode!r}: accepted are {', '.join(map(repr, modes))} and None")
-    return mode
-
-
-def _checked_period(period: Any, mode: CheckpointMode | None) -> float | None:
-    if mode != "periodic":
-        if period is not None:
-            raise ConfigurationError("checkpoint_period has an effect with checkpoint_mode='periodic' only")
-        return None
-    if period is None:
-        raise ConfigurationError("checkpoint_mode='periodic' needs a checkpoint_period, such as '00:30:00'")
-    try:
-        seconds = resources.parse_duration(period)
-    except ValueError as error:
-        raise ConfigurationError(f"checkpoint_period={period!r}: {error}") from error
-    if seconds <= 0:
-        raise ConfigurationError(f"checkpoint_period={period!r}: it must be longer than nothing")
-    return seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
@@ -53,6 +54,8 @@ class Executor(ABC):
 
         with AcmeExecutor() as executor:
             assert executor.submit(pow, {}, 2, 3).result() == 8
+
+    Its files are in a temporary folder then, which is removed in the end unless the block raises.
     """
 
     label: str
@@ -140,10 +143,14 @@ class Executor(ABC):
         return parsed
 
     def __enter__(self) -> Executor:
-        self.start(RunContext.standalone())
+        run = RunContext.standalone()
+        self._own_folder = run.run_dir
+        self.start(run)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown()
+        if error is None:  # else its logs may tell what went wrong
+            shutil.rmtree(self._own_folder, ignore_errors=True)

@@ -18,13 +18,17 @@ from flowcore.executors.errors import BadStateException, ExecutorError, ScalingF
 from flowcore.executors.ledger import Tally
 from flowcore.jobs.states import JobStatus
 from flowcore.providers.base import Provider
+from flowcore.providers.errors import ProviderSilent
 
 logger = logging.getLogger(__name__)
 
 BlockErrorHandler: TypeAlias = "Callable[[Any, dict[str, JobStatus]], None]"
 
 SILENT_POLLS: Final = 10
-"""Failed status calls in a row after which blocks that never connected are given up."""
+"""Calls of the provider in a row without an answer after which an executor without connected blocks is given up."""
+
+SILENCE: Final = 300.0
+"""Seconds that such calls have to span as well: schedulers are restarted, and have their jobs after it."""
 
 END_BOUND: Final = 10.0
 """Seconds that `end_blocks` waits for the provider to say that every job has ended."""
@@ -37,8 +41,8 @@ class BlockExecutor(Executor):
     decides how many there should be. All methods may be called from any thread. The methods that a subclass provides,
     the block error handler and the failing of futures run without any lock held; calls of the provider never overlap.
 
-    A subclass calls `start_blocks` at the end of `start`, `raise_if_bad` and `notify_demand` in `submit`, and
-    `end_blocks` in `shutdown`.
+    A subclass calls `start_blocks` at the end of `start`, `raise_if_bad` and `notify_demand` in `submit`, `end_blocks`
+    in `shutdown`, and `expect_end` when workers say that they are about to end.
 
     Args:
         label: names the executor within the run.
@@ -61,7 +65,7 @@ class BlockExecutor(Executor):
         storage_access: Sequence[Any] | None = None,
     ) -> None:
         if not isinstance(provider, Provider):
-            raise ConfigurationError(f"executor {label!r}: provider={provider!r} is no provider")
+            raise ConfigurationError(f"executor {label!r}: provider={provider!r} is no provider{_hint(provider)}")
         if not (isinstance(block_error_handler, bool) or callable(block_error_handler)):
             raise ConfigurationError(f"executor {label!r}: block_error_handler is True, False or a function")
         self.label = label
@@ -134,7 +138,8 @@ class BlockExecutor(Executor):
         pause, deadline, delay = threading.Event(), time.monotonic() + END_BOUND, 0.02
         while True:
             self._provider_blocks.cancel(self._provider_blocks.live())
-            self._provider_blocks.ask()
+            if time.monotonic() < deadline:
+                self._provider_blocks.ask()
             left = self._provider_blocks.unsettled()
             if not left or time.monotonic() >= deadline:
                 break
@@ -164,17 +169,28 @@ class BlockExecutor(Executor):
             if wake is not None:
                 wake()
 
+    def expect_end(self, block_ids: Collection[str], reason: str) -> None:
+        """Say that blocks take no more tasks and will end by themselves, so that others can take their place.
+
+        They are not cancelled, and once their jobs have completed their status has the reason.
+        """
+        if self._provider_blocks.leave(block_ids, reason):
+            self._set_demand_limit()
+            self._jobs_changed()
+
     # What the scaling code and users call.
 
     def scale_out(self, n: int = 1) -> list[str]:
         """Submit up to `n` more blocks, never beyond `max_blocks`, and return their ids.
 
         A block that the provider refuses is in the list too; its status is FAILED and has the provider's words.
-        An executor that is out of order or shut down starts none.
+        Where the resource manager does not answer, that block is the last that is tried, and no failure to the block
+        error handler. An executor that is out of order or shut down starts none.
         """
         if self._bad_state is not None:
             return []
         started = self._provider_blocks.submit(n)
+        self._give_up_after_silence()
         self._set_demand_limit()
         return list(started)
 
@@ -218,16 +234,16 @@ class BlockExecutor(Executor):
     def poll(self) -> dict[str, JobStatus]:
         """Ask the provider about the blocks, cancel those that have drained, and return every block's status.
 
-        A provider that does not answer changes nothing; after `SILENT_POLLS` times in a row, an executor without a
-        single connected block is put out of order.
+        A provider that does not answer changes nothing but the messages of the blocks, which say so. When it has not
+        for `SILENT_POLLS` times in a row and `SILENCE` seconds, an executor without a single connected block is put out
+        of order.
         """
         if self._bad_state is not None:
             self._provider_blocks.cancel(self._provider_blocks.live())
         elif draining := self._provider_blocks.draining():
             self._provider_blocks.cancel(self._hold(draining))
-        failure = self._provider_blocks.ask()
-        if failure is not None and self._provider_blocks.silent_polls >= SILENT_POLLS and not self._any_connected():
-            self.set_bad_state_and_fail_all(failure)
+        self._provider_blocks.ask()
+        self._give_up_after_silence()
         self._set_demand_limit()
         return self.status()
 
@@ -240,7 +256,7 @@ class BlockExecutor(Executor):
             from flowcore.jobs.error_handlers import noop_error_handler, simple_error_handler
 
             handler = simple_error_handler if handler else noop_error_handler
-        handler(self, self.status())
+        handler(self, self._provider_blocks.answered())
 
     def set_bad_state_and_fail_all(self, error: Exception) -> None:
         """Put the executor out of order: every task fails with `error`, and blocks are cancelled by the next `poll`.
@@ -329,6 +345,14 @@ class BlockExecutor(Executor):
         connected = self.connected_blocks()
         return [block_id for block_id in block_ids if block_id in free or block_id not in connected]
 
+    def _give_up_after_silence(self) -> None:
+        silence = self._provider_blocks.silence
+        if silence is None or silence.times < SILENT_POLLS or silence.seconds < SILENCE or self._any_connected():
+            return
+        error = ProviderSilent(self.provider.label, silence.seconds, silence.times, str(silence.error))
+        error.__cause__ = silence.error
+        self.set_bad_state_and_fail_all(error)
+
     def _any_connected(self) -> bool:
         return not set(self._provider_blocks.live()).isdisjoint(self.connected_blocks())
 
@@ -347,3 +371,7 @@ class BlockExecutor(Executor):
             limit = tally.active * per_block / provider.parallelism if provider.parallelism else math.inf
         with self._bad_state_lock:
             self._demand_limit = math.inf if self._on_demand is None or self._bad_state is not None else limit
+
+
+def _hint(provider: object) -> str:
+    return f"\n  write provider={provider.__name__ if isinstance(provider, type) else 'LocalProvider'}()"

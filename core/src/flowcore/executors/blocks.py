@@ -7,16 +7,24 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 import attrs
 
 from flowcore.executors.errors import ScalingFailed
-from flowcore.executors.ledger import Ledger, Tally
+from flowcore.executors.ledger import FAILED_STATES, Ledger, Tally
+from flowcore.executors.silence import Silence, is_unanswered
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.providers.base import Provider
 from flowcore.providers.errors import SubmitException
 
 logger = logging.getLogger(__name__)
+
+
+CHANGE: Final = "executor %s: block %s is %s"
+
+UNCONNECTED: Final = 120.0
+"""Seconds for which a job may run without a worker before the log says so."""
 
 
 class Blocks:
@@ -44,7 +52,7 @@ class Blocks:
         self._lock = threading.Lock()  # guards `_ledger`; nothing is called while it is held
         self._ledger = Ledger()
         self._open = True
-        self.silent_polls = 0  # status calls in a row that failed; written under `_calls`
+        self.silence: Silence | None = None  # since the provider last answered; written under `_calls`
 
     def close(self) -> None:
         """Submit nothing from now on."""
@@ -69,8 +77,13 @@ class Blocks:
         """Return what was last known of every block; one that has a worker runs, whatever the provider said before."""
         with self._lock:
             statuses = self._ledger.statuses()
-        connected = self._connected()
-        return {block_id: _seen(status, block_id in connected) for block_id, status in statuses.items()}
+        return self._seen(statuses)
+
+    def answered(self) -> dict[str, JobStatus]:
+        """Return `statuses`, but for the blocks about whose submission nobody answered."""
+        with self._lock:
+            statuses = self._ledger.answered()
+        return self._seen(statuses)
 
     def tally(self) -> Tally:
         """Count the blocks."""
@@ -82,7 +95,7 @@ class Blocks:
         with self._lock:
             self._ledger.forget_ended()
         with self._calls:
-            self.silent_polls = 0
+            self.silence = None
 
     def drain(self, n: int, idle: Mapping[str, float], min_idle: float | None) -> list[str]:
         """Choose up to `n` blocks, as `Ledger.dispensable` orders them, and mark them as draining."""
@@ -92,13 +105,31 @@ class Blocks:
             self._ledger.drain(chosen)
         return chosen
 
+    def leave(self, block_ids: Collection[str], reason: str) -> bool:
+        """Note that blocks get no new task and end by themselves; whether that was news."""
+        with self._lock:
+            leaving = self._ledger.leave(block_ids, reason)
+        for block_id in leaving:
+            logger.info("executor %s: block %s takes no more tasks: %s", self._label, block_id, reason)
+        return bool(leaving)
+
     def submit(self, n: int) -> dict[str, Exception | None]:
-        """Submit up to `n` blocks, as far as `max_blocks` allows; return their ids, with an error where refused."""
+        """Submit up to `n` blocks, as far as `max_blocks` allows; return their ids, with an error where refused.
+
+        The first about which nobody answers is the last that is tried.
+        """
         with self._lock:
             room = self._provider.max_blocks - len(self._ledger.live())
             wanted = min(n, room) if self._open else 0
             block_ids = [self._ledger.reserve(time.monotonic()) for _ in range(wanted)]
-        return {block_id: self._submit(block_id) for block_id in block_ids}
+        outcomes: dict[str, Exception | None] = {}
+        for number, block_id in enumerate(block_ids):
+            outcomes[block_id] = error = self._submit(block_id)
+            if is_unanswered(error):
+                with self._lock:
+                    self._ledger.release(block_ids[number + 1 :])
+                break
+        return outcomes
 
     def cancel(self, block_ids: Collection[str]) -> list[str]:
         """Let the provider end these blocks, and return those that it agreed to end."""
@@ -131,10 +162,10 @@ class Blocks:
             try:
                 answers = dict(zip(jobs, self._provider.status(list(jobs.values())), strict=True))
             except Exception as error:  # noqa: BLE001 - a provider is foreign code, and may answer next time
-                self.silent_polls += 1
-                logger.warning("executor %s: no job status, time %d: %s", self._label, self.silent_polls, error)
+                times = self._unheard(error)
+                logger.warning("executor %s: no job status, time %d: %s", self._label, times, error)
                 return error
-            self.silent_polls = 0
+            self.silence = None
         self._record(answers)
         return None
 
@@ -150,37 +181,55 @@ class Blocks:
                     raise SubmitException(name, "the provider gave no job id")
                 with self._lock:
                     self._ledger.submitted(block_id, job_id)
+                self.silence = None
         except Exception as error:  # noqa: BLE001 - a provider is foreign code, and its failure is the block's status
-            status = JobStatus(JobState.FAILED, str(error), exit_code=getattr(error, "retcode", None))
-            with self._lock:
-                self._ledger.refused(block_id, status)
-            logger.warning("executor %s: block %s was refused: %s", self._label, block_id, error)
+            self._not_submitted(block_id, error)
             return error
         logger.info("executor %s: block %s is job %s", self._label, block_id, job_id)
         return None
 
+    def _not_submitted(self, block_id: str, error: Exception) -> None:
+        status = JobStatus(JobState.FAILED, str(error), exit_code=getattr(error, "retcode", None))
+        with self._calls:
+            if is_unanswered(error):
+                self._unheard(error)
+                with self._lock:
+                    self._ledger.unheard(block_id, status)
+            else:
+                with self._lock:
+                    self._ledger.refused(block_id, status)
+        logger.warning("executor %s: block %s was not submitted: %s", self._label, block_id, error)
+
+    def _unheard(self, error: Exception) -> int:
+        """Note, under `_calls`, that a call got no answer; return how many in a row did not."""
+        self.silence = Silence.after(self.silence, error)
+        return self.silence.times
+
     def _record(self, answers: Mapping[str, JobStatus]) -> None:
-        ended = any(status.terminal for status in answers.values())
-        connected = self._connected() if ended else ()
+        connected, now = self._connected(), time.monotonic()
         for block_id, status in answers.items():
-            seen = _missing(status) if status.terminal and block_id not in connected else status
             with self._lock:
-                changed = self._ledger.observe(block_id, seen)
+                seen = status if block_id in connected else self._ledger.judged(block_id, status)
+                changed = self._ledger.observe(block_id, seen, now)
+                seen = self._ledger.blocks[block_id].status if changed else seen
             if changed:
-                logger.info("executor %s: block %s is %s", self._label, block_id, seen)
+                failed = seen.state in FAILED_STATES
+                said = seen.report() if failed else str(seen)
+                logger.log(logging.WARNING if failed else logging.INFO, CHANGE, self._label, block_id, said)
+        with self._lock:
+            late = self._ledger.unconnected(connected, now - UNCONNECTED)
+        for block_id, status in late.items():
+            told = "executor %s: block %s has sent no worker for %g s; it is %s"
+            logger.warning(told, self._label, block_id, UNCONNECTED, status.report())
+
+    def _seen(self, statuses: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
+        connected, silence = self._connected(), self.silence
+        return {i: _seen(status, i in connected, silence) for i, status in statuses.items()}
 
 
-def _seen(status: JobStatus, connected: bool) -> JobStatus:
+def _seen(status: JobStatus, connected: bool, silence: Silence | None) -> JobStatus:
+    if status.terminal:
+        return status
     if connected and status.state is JobState.PENDING:
-        return attrs.evolve(status, state=JobState.RUNNING, message=None)
-    return status
-
-
-def _missing(status: JobStatus) -> JobStatus:
-    """Say that a job ended too early, and where to look for the reason."""
-    lines = [f"the job ended before a worker connected: {status}"]
-    if status.script_path is not None:
-        lines.append(f"job script: {status.script_path}")
-    if summary := status.stderr_summary:
-        lines.append(f"standard error: {summary.strip()}")
-    return attrs.evolve(status, state=JobState.MISSING, message="\n".join(lines))
+        status = attrs.evolve(status, state=JobState.RUNNING, message=None)
+    return status if silence is None else attrs.evolve(status, message=str(silence))

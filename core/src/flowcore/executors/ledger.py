@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
 import attrs
 
+from flowcore.executors.early_ends import early_end
 from flowcore.jobs.states import JobState, JobStatus
 
 FAILED_STATES: Final = frozenset({JobState.FAILED, JobState.MISSING, JobState.TIMEOUT, JobState.CANCELLED})
@@ -21,14 +23,21 @@ class Block:
         job_id: the provider's name for it; None while it is being submitted, and where that failed.
         status: what was last known.
         draining: it gets no new task, and is cancelled when it has none.
+        leaves: why it gets no new task and ends by itself; None where it does not.
         settled: the provider has nothing more to say about it.
+        unanswered: how many submissions in a row, this one the last, got no answer: no fault of the block. 0 where
+            there was one.
+        runs_since: when it was first seen to run; infinite before, and when that has been told to be long ago.
     """
 
     started: float
     job_id: str | None = None
     status: JobStatus = attrs.field(factory=lambda: JobStatus(JobState.PENDING))
     draining: bool = False
+    leaves: str | None = None
     settled: bool = False
+    unanswered: int = 0
+    runs_since: float = math.inf
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +46,7 @@ class Tally:
 
     Attributes:
         active: neither ended nor draining.
-        draining: on the way out, but still there.
+        draining: on the way out, whoever wants that, but still there.
         ended: gone, for whatever reason.
         failed_in_row: how many of the newest blocks ended though nobody asked them to.
     """
@@ -62,6 +71,11 @@ class Ledger:
         self.blocks[block_id] = Block(started=now)
         return block_id
 
+    def release(self, block_ids: Collection[str]) -> None:
+        """Drop blocks that were reserved, and will not be submitted."""
+        for block_id in block_ids:
+            del self.blocks[block_id]
+
     def submitted(self, block_id: str, job_id: str) -> None:
         """Record that the provider took the block."""
         self.blocks[block_id].job_id = job_id
@@ -72,7 +86,22 @@ class Ledger:
         block.status = status
         block.settled = True
 
-    def observe(self, block_id: str, status: JobStatus) -> bool:
+    def unheard(self, block_id: str, status: JobStatus) -> None:
+        """Record that nobody answered when the block was submitted; it takes the place of the last such one."""
+        before = [(i, block.unanswered) for i, block in self.blocks.items() if i != block_id]
+        in_row = before[-1][1] if before else 0
+        self.release([i for i, unanswered in before if unanswered])
+        self.refused(block_id, status)
+        self.blocks[block_id].unanswered = in_row + 1
+
+    def judged(self, block_id: str, status: JobStatus) -> JobStatus:
+        """Return what the status of a job that has, and had, no worker means for its block."""
+        block = self.blocks.get(block_id)
+        if not status.terminal or block is None:
+            return status
+        return _not_needed(status) if block.draining else early_end(status)
+
+    def observe(self, block_id: str, status: JobStatus, now: float) -> bool:
         """Record what the provider says; True where that changes the state."""
         block = self.blocks.get(block_id)
         if block is None or block.settled:
@@ -81,6 +110,10 @@ class Ledger:
         if block.status.terminal:
             return False
         changed = block.status.state is not status.state
+        if status.state is JobState.COMPLETED and block.leaves is not None:
+            status = attrs.evolve(status, message=f"ended: {block.leaves}")
+        if changed and status.state is JobState.RUNNING:
+            block.runs_since = now
         block.status = status
         return changed
 
@@ -89,11 +122,26 @@ class Ledger:
         for block_id in block_ids:
             self.blocks[block_id].draining = True
 
+    def leave(self, block_ids: Collection[str], reason: str) -> list[str]:
+        """Record that these blocks get no new task and end by themselves; return those of which it was not known."""
+        live = self.live()
+        leaving = [block_id for block_id in block_ids if block_id in live and live[block_id].leaves is None]
+        for block_id in leaving:
+            live[block_id].leaves = reason
+        return leaving
+
     def scaled_in(self, block_id: str) -> None:
         """Record that the provider was told, and agreed, to end the block."""
         block = self.blocks[block_id]
         if not block.status.terminal:
-            block.status = attrs.evolve(block.status, state=JobState.SCALED_IN, message="no longer needed")
+            block.status = _not_needed(block.status)
+
+    def unconnected(self, connected: Collection[str], before: float) -> dict[str, JobStatus]:
+        """Return the blocks that have run since `before`, or longer, without a worker; each once."""
+        late = [i for i, block in self.live().items() if block.runs_since <= before and i not in connected]
+        for block_id in late:
+            self.blocks[block_id].runs_since = math.inf
+        return {block_id: self.blocks[block_id].status for block_id in late}
 
     def forget_ended(self) -> None:
         """Drop the blocks that have ended; their numbers are not given out again."""
@@ -111,10 +159,14 @@ class Ledger:
         """Return what was last known, by block id."""
         return {block_id: block.status for block_id, block in self.blocks.items()}
 
+    def answered(self) -> dict[str, JobStatus]:
+        """Return what was last known of the blocks, but for those about whose submission nobody answered."""
+        return {block_id: block.status for block_id, block in self.blocks.items() if not block.unanswered}
+
     def tally(self) -> Tally:
         """Count the blocks."""
         live = self.live().values()
-        draining = sum(block.draining for block in live)
+        draining = sum(block.draining or block.leaves is not None for block in live)
         ended = len(self.blocks) - len(live)
         return Tally(active=len(live) - draining, draining=draining, ended=ended, failed_in_row=self._failed_in_row())
 
@@ -133,7 +185,7 @@ class Ledger:
         """
         ranked: list[tuple[int, float, str]] = []
         for block_id, block in self.live().items():
-            if block.draining or block.job_id is None:
+            if block.draining or block.leaves is not None or block.job_id is None:
                 continue
             unconnected = block_id not in connected
             seconds = now - block.started if unconnected else idle.get(block_id)
@@ -147,5 +199,9 @@ class Ledger:
         for block in reversed(self.blocks.values()):
             if block.status.state not in FAILED_STATES:
                 break
-            count += 1
+            count += max(block.unanswered, 1)
         return count
+
+
+def _not_needed(status: JobStatus) -> JobStatus:
+    return attrs.evolve(status, state=JobState.SCALED_IN, message="no longer needed")

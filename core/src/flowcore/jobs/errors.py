@@ -43,22 +43,10 @@ class TooManyJobFailuresError(JobFailure):
         self.report = "\n".join(told)
 
     def __str__(self) -> str:
-        return (
-            f"{self.reason}\n{self.report}\n"
-            "  mend the provider's worker_init, launcher or options, then call the executor's reset()"
-        )
+        ran = any(status.script_path is not None for status in self.blocks.values())
+        mend = "mend the provider's worker_init, launcher or options, then" if ran else "when that is mended,"
+        return f"{self.reason}\n{self.report}\n  {mend} call the executor's reset()"
 
 
 def _in_full(block_id: str, status: JobStatus) -> str:
-    lines = [f"  block {block_id}: {status.status_name}"]
-    details = {
-        "message": status.message,
-        "exit code": status.exit_code,
-        "job script": status.script_path,
-        "standard output": status.stdout_summary,
-        "standard error": status.stderr_summary,
-    }
-    for name, value in details.items():
-        if value is not None and (text := str(value).strip()):
-            lines.append(f"    {name}: " + text.replace("\n", "\n      "))
-    return "\n".join(lines)
+    return f"  block {block_id}: " + status.report().replace("\n", "\n    ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Final
 
@@ -92,9 +93,30 @@ class JobStatus:
         return _summary(self.stderr_path)
 
     def __str__(self) -> str:
-        details = [self.message, None if self.exit_code is None else f"exit code {self.exit_code}"]
+        code = self._untold_exit_code
+        details = [self.message, None if code is None else f"exit code {code}"]
         said = ", ".join(detail for detail in details if detail)
         return f"{self.status_name} ({said})" if said else self.status_name
+
+    def report(self) -> str:
+        """Return all that is known of the job, in lines: how it stands, its script, and what it wrote."""
+        lines = [self.status_name if self.message is None else f"{self.status_name}: {self.message}"]
+        if self._untold_exit_code is not None:
+            lines.append(f"exit code: {self.exit_code}")
+        if self.script_path is not None:
+            lines.append(f"job script: {self.script_path}")
+        paths = {"standard output": self.stdout_path, "standard error": self.stderr_path}
+        written = [(name, path, _summary(path)) for name, path in paths.items() if path is not None]
+        lines += [f"{name}:{_told(path, text)}" for name, path, text in written if text is None or text.strip()]
+        if written and not any(text is None or text.strip() for _, _, text in written):
+            lines.append("it wrote nothing")
+        return "\n".join(line.replace("\n", "\n  ") for line in lines)
+
+    @property
+    def _untold_exit_code(self) -> int | None:
+        """The exit code, unless the message has it."""
+        told = self.message is not None and re.search(rf"exit code:? {self.exit_code}\b", self.message)
+        return None if told else self.exit_code
 
 
 def _read(path: str | None) -> str | None:
@@ -104,6 +126,13 @@ def _read(path: str | None) -> str | None:
         return Path(path).read_text(errors="replace")
     except OSError:
         return None
+
+
+def _told(path: str, text: str | None) -> str:
+    if text is None:
+        return f" {path} cannot be read here"
+    lead = "\n" if "\n" in text.strip() else " "
+    return lead + text.strip()
 
 
 def _summary(path: str | None) -> str | None:

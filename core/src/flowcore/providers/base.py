@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from flowcore.errors import ConfigurationError
 from flowcore.launchers.base import Launcher
+from flowcore.parameters import number, optional, positive, whole
 from flowcore.providers.errors import BadLauncher
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ def _has_room(provider: Provider, _attribute: attrs.Attribute[int], value: int) 
         wanted = getattr(provider, name)
         if wanted > value:
             raise ConfigurationError(f"{name}={wanted} is more than max_blocks={value}; give max_blocks={wanted} too")
-
-
-def _count(least: int) -> list[Callable[[Any, Any, Any], object]]:
-    return [attrs.validators.instance_of(int), attrs.validators.ge(least)]
-
-
-_POSITIVE = attrs.validators.gt(0)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -57,16 +51,16 @@ class Provider(ABC):
         cmd_timeout: seconds that one command of the resource manager may take.
     """
 
-    nodes_per_block: int = attrs.field(default=1, validator=_count(1))
-    init_blocks: int = attrs.field(default=1, validator=_count(0))
-    min_blocks: int = attrs.field(default=0, validator=_count(0))
-    max_blocks: int = attrs.field(default=1, validator=[*_count(0), _has_room])
-    parallelism: float = attrs.field(default=1, validator=[attrs.validators.ge(0), attrs.validators.le(1)])
+    nodes_per_block: int = attrs.field(default=1, validator=whole(1))
+    init_blocks: int = attrs.field(default=1, validator=whole(0))
+    min_blocks: int = attrs.field(default=0, validator=whole(0))
+    max_blocks: int = attrs.field(default=1, validator=[whole(0), _has_room])
+    parallelism: float = attrs.field(default=1, validator=number(0, 1))
     launcher: Launcher = attrs.field(validator=_is_launcher)
     script_dir: str | None = None
-    cores_per_node: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count(1)))
-    mem_per_node: float | None = attrs.field(default=None, validator=attrs.validators.optional(_POSITIVE))
-    cmd_timeout: float = attrs.field(default=30, validator=_POSITIVE)
+    cores_per_node: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    mem_per_node: float | None = attrs.field(default=None, validator=optional(positive("GB")))
+    cmd_timeout: float = attrs.field(default=30, validator=positive("seconds"))
 
     @property
     def label(self) -> str:
@@ -104,7 +98,9 @@ class Provider(ABC):
             job_name: what the resource manager shows; letters, digits, `.`, `-` and `_`.
 
         Raises:
-            SubmitException: the resource manager refused, with its command, exit code and words.
+            SubmitException: the resource manager refused, with its command, exit code and words. One that could not be
+                reached has `unanswered` set: then the executor submits another block later, and does not count this
+                one as failed. A job that it took all the same must do nothing.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from flowcore import resources
 from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
+from flowcore.parameters import text, whole
 from flowcore.providers.base import Provider
 from flowcore.providers.checks import CONTROL, duration, fits, job_id_pattern, script_lines
 from flowcore.providers.errors import SchedulerError, SubmitException
@@ -86,15 +87,15 @@ class BatchProvider(Provider):
     gone: ClassVar[str | None] = None
     """A regular expression for what the cancel command says, when it fails, of a job that has ended."""
 
+    unreachable: ClassVar[str | None] = None
+    """A regular expression for what the submit command says, when it fails, if the scheduler cannot be reached."""
+
     launcher: Launcher = attrs.field(validator=fits)
-    cmd_timeout: float = attrs.field(default=10, validator=attrs.validators.gt(0))
     walltime: str = attrs.field(default="00:10:00", validator=duration)
-    worker_init: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    worker_init: str = attrs.field(default="", validator=text())
     scheduler_options: str = attrs.field(default="", validator=script_lines)
     regex_job_id: str = attrs.field(default=r"(?P<id>\S+)", validator=job_id_pattern)
-    status_batch_size: int = attrs.field(
-        default=50, validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)]
-    )
+    status_batch_size: int = attrs.field(default=50, validator=whole(1))
     _jobs: dict[str, _Job] = attrs.field(factory=dict, init=False, repr=False)
 
     # What a subclass provides.
@@ -216,16 +217,23 @@ class BatchProvider(Provider):
         """End the jobs; see `Provider`. False for jobs that were not submitted here.
 
         Raises:
-            SchedulerError: the scheduler does not answer, or refuses to end any of them.
+            SchedulerError: the scheduler does not answer, or refuses to end any of them. Those that have not started by
+                then do nothing when they do.
         """
         live = [i for i in dict.fromkeys(job_ids) if i in self._jobs and not self._jobs[i].status.terminal]
         refusals: dict[str, SchedulerError] = {}
-        for batch in self._batches(live):
-            refusals |= self._cancel(batch)
+        for start, batch in zip(range(0, len(live), self.status_batch_size), self._batches(live), strict=True):
+            try:
+                refusals |= self._cancel(batch)
+            except SchedulerError as error:  # it does not answer: what is left is not tried
+                refusals |= dict.fromkeys(live[start:], error)
+                break
+        for job_id in refusals:
+            self._jobs[job_id].script.withdraw()
         if refusals and len(refusals) == len(live):
             raise next(iter(refusals.values()))
-        for error in refusals.values():
-            logger.warning("%s", error)
+        for refusal in refusals.values():
+            logger.warning("%s", refusal)
         for job_id in live:
             self._jobs[job_id].cancelled |= job_id not in refusals
         return [job_id in self._jobs and job_id not in refusals for job_id in job_ids]
@@ -249,7 +257,7 @@ class BatchProvider(Provider):
             )
         except subprocess.TimeoutExpired as error:
             reason = f"no answer within cmd_timeout={self.cmd_timeout:g} s"
-            raise SchedulerError(words, reason, _text(error.stdout), _text(error.stderr)) from error
+            raise SchedulerError(words, reason, _text(error.stdout), _text(error.stderr), unanswered=True) from error
         except OSError as error:
             raise SchedulerError(words, f"it cannot be run here: {error.strerror or error}") from error
         return Answer(words, done.returncode, done.stdout, done.stderr)
@@ -291,7 +299,9 @@ class BatchProvider(Provider):
     def _submit(self, script: JobScript, job_name: str) -> str:
         answer = self.run(self.submit_command(script, job_name), self.submit_input(script))
         if answer.retcode != 0:
-            raise answer.error()
+            failure = answer.error()
+            failure.unanswered = _says(answer, self.unreachable)
+            raise failure
         match = re.search(self.regex_job_id, answer.stdout)
         if match is None or not match["id"]:
             raise answer.error(f"its answer has no job id; regex_job_id={self.regex_job_id!r} found none")
@@ -311,7 +321,7 @@ class BatchProvider(Provider):
     def _cancel(self, job_ids: list[str]) -> dict[str, SchedulerError]:
         """Cancel a batch, each job for itself where that fails; return what was refused."""
         answer = self.run(self.cancel_command(job_ids))
-        if answer.retcode == 0 or (len(job_ids) == 1 and self._is_gone(answer)):
+        if answer.retcode == 0 or (len(job_ids) == 1 and _says(answer, self.gone)):
             return {}
         if len(job_ids) == 1:
             return {job_ids[0]: answer.error()}
@@ -321,9 +331,6 @@ class BatchProvider(Provider):
             late = time.monotonic() > deadline
             refusals |= {job_id: answer.error()} if late else self._cancel([job_id])
         return refusals
-
-    def _is_gone(self, answer: Answer) -> bool:
-        return self.gone is not None and re.search(self.gone, answer.stdout + answer.stderr) is not None
 
     def _batches(self, job_ids: Sequence[str]) -> Iterator[list[str]]:
         for start in range(0, len(job_ids), self.status_batch_size):
@@ -346,11 +353,15 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"
 
 
+def _says(answer: Answer, words: str | None) -> bool:
+    return words is not None and re.search(words, answer.stdout + answer.stderr) is not None
+
+
 def _refusal(job_name: str, error: SchedulerError | ConfigurationError) -> SubmitException:
     if isinstance(error, ConfigurationError):
         return SubmitException(job_name, str(error))
     message = f"{error.command[0]}: {error.reason}\n  command: {shlex.join(error.command)}"
-    return SubmitException(job_name, message, error.stdout, error.stderr, error.retcode)
+    return SubmitException(job_name, message, error.stdout, error.stderr, error.retcode, error.unanswered)
 
 
 def _text(output: bytes | str | None) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from flowcore import resources
-from flowcore.errors import ConfigurationError
 from flowcore.launchers.base import Launcher
+from flowcore.parameters import refusal
 from flowcore.providers.errors import BadLauncher
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def one_line(provider: object, attribute: attrs.Attribute[Any], value: object) -
     if value is None:
         return
     if not isinstance(value, str):
-        raise _fault(provider, attribute, value, "a str is needed")
+        raise refusal(provider, attribute, value, "a str is needed")
     if not value.strip() or CONTROL.search(value):
-        raise _fault(provider, attribute, value, "one line of text is needed; leave it out for none")
+        raise refusal(provider, attribute, value, "one line of text is needed; leave it out for none")
 
 
 def duration(provider: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -34,18 +34,18 @@ def duration(provider: object, attribute: attrs.Attribute[Any], value: object) -
     try:
         seconds = resources.parse_duration(value)
     except ValueError as error:
-        raise _fault(provider, attribute, value, str(error)) from error
+        raise refusal(provider, attribute, value, str(error)) from error
     if seconds <= 0:
-        raise _fault(provider, attribute, value, "it is no time at all")
+        raise refusal(provider, attribute, value, "it is no time at all")
 
 
 def script_lines(provider: BatchProvider, attribute: attrs.Attribute[Any], value: object) -> None:
     """Accept lines of a job script; not options, which the shell would take for commands."""
     if not isinstance(value, str):
-        raise _fault(provider, attribute, value, "a str is needed")
+        raise refusal(provider, attribute, value, "a str is needed")
     for line in value.splitlines():
         if line.startswith("-"):
-            raise _fault(provider, attribute, line, f"a line of the job script is '{provider.directive} {line}'")
+            raise refusal(provider, attribute, line, f"a line of the job script is '{provider.directive} {line}'")
 
 
 def job_id_pattern(provider: object, attribute: attrs.Attribute[Any], value: str) -> None:
@@ -53,9 +53,9 @@ def job_id_pattern(provider: object, attribute: attrs.Attribute[Any], value: str
     try:
         groups = re.compile(value).groupindex
     except (re.error, TypeError) as error:
-        raise _fault(provider, attribute, value, str(error)) from error
+        raise refusal(provider, attribute, value, str(error)) from error
     if "id" not in groups:
-        raise _fault(provider, attribute, value, "it lacks a group (?P<id>...)")
+        raise refusal(provider, attribute, value, "it lacks a group (?P<id>...)")
 
 
 def fits(provider: BatchProvider, _attribute: attrs.Attribute[Any], value: object) -> None:
@@ -68,7 +68,3 @@ def fits(provider: BatchProvider, _attribute: attrs.Attribute[Any], value: objec
     if value.one_node and provider.nodes_per_block > 1:
         idle = f"it would leave all but one of nodes_per_block={provider.nodes_per_block} idle"
         raise BadLauncher(value, f"{idle}; leave launcher out")
-
-
-def _fault(provider: object, attribute: attrs.Attribute[Any], value: object, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{type(provider).__name__}({attribute.name}={value!r}): {why}")

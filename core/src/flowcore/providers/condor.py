@@ -13,6 +13,7 @@ from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.single_node import SingleNodeLauncher
+from flowcore.parameters import optional, positive, text, whole
 from flowcore.providers.batch import BatchProvider, ended
 from flowcore.providers.checks import CONTROL
 from flowcore.providers.errors import ScriptPathError
@@ -79,20 +80,17 @@ class CondorProvider(BatchProvider):
     template: ClassVar[str] = "condor.sh"
     directive: ClassVar[str] = ""
     gone: ClassVar[str | None] = r"(?i)not found|couldn't find"
+    unreachable: ClassVar[str | None] = r"(?i)can't find address of|failed to (connect|fetch ads)"
 
-    nodes_per_block: int = attrs.field(default=1, validator=[attrs.validators.instance_of(int), _one_node])
-    cores_per_slot: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional([attrs.validators.instance_of(int), attrs.validators.ge(1)])
-    )
-    mem_per_slot: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
-    environment: Mapping[str, str] | None = attrs.field(default=None, validator=attrs.validators.optional(_variables))
-    project: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    nodes_per_block: int = attrs.field(default=1, validator=[whole(1), _one_node])
+    cores_per_slot: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    mem_per_slot: float | None = attrs.field(default=None, validator=optional(positive("GB")))
+    environment: Mapping[str, str] | None = attrs.field(default=None, validator=optional(_variables))
+    project: str = attrs.field(default="", validator=text())
     transfer_input_files: Sequence[str] = attrs.field(factory=list, validator=_files)
-    requirements: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
-    cmd_timeout: float = attrs.field(default=60, validator=attrs.validators.gt(0))
-    status_batch_size: int = attrs.field(
-        default=100, alias="cmd_chunk_size", validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)]
-    )
+    requirements: str = attrs.field(default="", validator=text())
+    cmd_timeout: float = attrs.field(default=60, validator=positive("seconds"))
+    status_batch_size: int = attrs.field(default=100, alias="cmd_chunk_size", validator=whole(1))
     regex_job_id: str = attrs.field(
         default=r"submitted to cluster (?P<id>\d+)", validator=attrs.fields(BatchProvider).regex_job_id.validator
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.mpiexec import MpiExecLauncher
 from flowcore.launchers.single_node import SingleNodeLauncher
+from flowcore.parameters import positive
 from flowcore.providers.batch import BatchProvider, ended
 from flowcore.providers.checks import one_line
 from flowcore.providers.processes import describe_exit
@@ -22,6 +24,12 @@ from flowcore.providers.scripts import JobScript, Verbatim
 
 ACCOUNTING_DELAY: Final = 20.0
 """Seconds after which a job that has left the queue is in the accounts; Grid Engine writes them every 15 seconds."""
+
+UNHEARD: Final = 120.0
+"""Seconds for which the master has to say that it has not heard of a job's host until the job is given up.
+
+It says so `max_unheard` after the host's last word, and of all hosts for half a minute after its own restart.
+"""
 
 _LIMIT: Final = "37"
 """What `failed` is for a job that the master ended at its time limit."""
@@ -38,8 +46,8 @@ class GridEngineProvider(BatchProvider):
     """Submits each block with `qsub`, asks `qstat` about it, and ends it with `qdel`.
 
     A job that `qstat` no longer lists has ended; the exit code that its script has left, or else `qacct`, tells how.
-    A job in an error state is deleted, and its reason kept. A block of several nodes has `MpiExecLauncher` unless
-    another is given.
+    A job in an error state is deleted, and its reason kept; so is one whose host is not heard of for long. A block of
+    several nodes has `MpiExecLauncher` unless another is given.
 
     Attributes:
         queue: the queue, or several separated by commas; None for whichever there is.
@@ -51,16 +59,19 @@ class GridEngineProvider(BatchProvider):
     template: ClassVar[str] = "grid_engine.sh"
     directive: ClassVar[str] = "#$"
     gone: ClassVar[str | None] = r"(?i)job \"?\S+ does not exist"
+    unreachable: ClassVar[str | None] = r"(?i)unable to (send message to|contact) qmaster|commlib error|timeout error"
 
     queue: str | None = attrs.field(default=None, validator=one_line)
     parallel_environment: str | None = attrs.field(default=None, validator=one_line, kw_only=True)
-    cmd_timeout: float = attrs.field(default=60, validator=attrs.validators.gt(0), kw_only=True)
+    cmd_timeout: float = attrs.field(default=60, validator=positive("seconds"), kw_only=True)
     launcher: Launcher = attrs.field(
         default=attrs.Factory(_default_launcher, takes_self=True),
         validator=attrs.fields(BatchProvider).launcher.validator,
         kw_only=True,
     )
     _unlisted: dict[str, float] = attrs.field(factory=dict, init=False, repr=False)  # since when, by job id
+    _unheard: dict[str, float] = attrs.field(factory=dict, init=False, repr=False)  # likewise, of jobs that run
+    _next_look: float | None = attrs.field(default=None, init=False, repr=False)  # for jobs on such hosts
 
     def fields(self, tasks_per_node: int, script: JobScript) -> Mapping[str, object]:
         """Return the fields of `templates/grid_engine.sh`; see `BatchProvider`."""
@@ -92,6 +103,7 @@ class GridEngineProvider(BatchProvider):
             raise answer.error()
         try:
             listed = dict(_listed(answer.stdout))
+            self._look_for_lost_hosts(listed)
         except ET.ParseError as error:
             raise answer.error(f"its answer is no XML: {error}") from error
         return {job_id: self._status(job_id, listed[job_id]) for job_id in job_ids if job_id in listed}
@@ -121,6 +133,9 @@ class GridEngineProvider(BatchProvider):
             return JobStatus(JobState.FAILED, self._end_in_error(job_id, said))
         if "d" in letters:
             return JobStatus(JobState.RUNNING, f"{said}: it is being deleted")
+        if time.monotonic() - self._unheard.get(job_id, math.inf) >= UNHEARD:
+            self._delete(job_id)
+            return JobStatus(JobState.FAILED, f"Grid Engine has not heard of its host for {UNHEARD:g} s")
         if set(letters) & set("hsST"):
             return JobStatus(JobState.HELD, said)
         if set(letters) & set("rtR"):
@@ -134,10 +149,27 @@ class GridEngineProvider(BatchProvider):
             told = self.run(["qstat", "-j", job_id]).stdout
             reasons = re.findall(r"^error reason[^:]*:\s*(.*)$", told, re.MULTILINE)
         finally:
-            deleted = self.run(self.cancel_command([job_id]))
+            self._delete(job_id)
+        return ": ".join([said, *reasons])
+
+    def _delete(self, job_id: str) -> None:
+        deleted = self.run(self.cancel_command([job_id]))
         if deleted.retcode != 0 and not re.search(str(self.gone), deleted.stdout + deleted.stderr):
             raise deleted.error()
-        return ": ".join([said, *reasons])
+
+    def _look_for_lost_hosts(self, listed: Mapping[str, str]) -> None:
+        """Ask now and then which jobs run on hosts of which the master has not heard, and note since when."""
+        now = time.monotonic()
+        running = {job_id for job_id, letters in listed.items() if "r" in letters and job_id in self._jobs}
+        if self._next_look is None or not running:
+            self._next_look = now + UNHEARD / 4
+        if now < self._next_look:
+            return
+        self._next_look = now + UNHEARD / 4
+        answer = self.run(["qstat", "-qs", "u", "-xml"])
+        if answer.retcode == 0:
+            lost = running & dict(_listed(answer.stdout)).keys()
+            self._unheard = {job_id: self._unheard.get(job_id, now) for job_id in lost}
 
 
 def _listed(text: str) -> Iterator[tuple[str, str]]:

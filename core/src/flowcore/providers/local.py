@@ -18,6 +18,7 @@ import attrs
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.single_node import SingleNodeLauncher
+from flowcore.parameters import text
 from flowcore.providers.base import Provider
 from flowcore.providers.errors import SubmitException
 from flowcore.providers.processes import describe_exit, end_session
@@ -42,7 +43,7 @@ class LocalProvider(Provider):
     """
 
     launcher: Launcher = attrs.field(factory=SingleNodeLauncher, validator=attrs.fields(Provider).launcher.validator)
-    worker_init: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    worker_init: str = attrs.field(default="", validator=text())
     _jobs: dict[str, _Job] = attrs.field(factory=dict, init=False, repr=False)
     _numbers: Iterator[int] = attrs.field(factory=itertools.count, init=False, repr=False)
     _changed: Callable[[], None] | None = attrs.field(default=None, init=False, repr=False)

@@ -14,6 +14,7 @@ from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.mpiexec import MpiExecLauncher
 from flowcore.launchers.single_node import SingleNodeLauncher
+from flowcore.parameters import flag, optional, positive, whole
 from flowcore.providers.batch import BatchProvider, ended
 from flowcore.providers.checks import one_line
 from flowcore.providers.scripts import JobScript, Verbatim
@@ -28,8 +29,6 @@ STATES: Final[Mapping[str, JobState]] = {
 """What LSF's states mean; UNKWN is a job on a host that does not answer."""
 
 _UNKNOWN: Final = re.compile(r"Job <\S+> is not found|No matching job found", re.IGNORECASE)
-
-_COUNT: Final = attrs.validators.optional([attrs.validators.instance_of(int), attrs.validators.ge(1)])
 
 
 def _default_launcher(provider: LSFProvider) -> Launcher:
@@ -56,13 +55,14 @@ class LSFProvider(BatchProvider):
     template: ClassVar[str] = "lsf.sh"
     directive: ClassVar[str] = "#BSUB"
     gone: ClassVar[str | None] = r"(?i)is not found|no matching job|already finished"
+    unreachable: ClassVar[str | None] = r"(?i)LSF is down|cannot connect to LSF|LIM is down|not responding"
 
     queue: str | None = attrs.field(default=None, validator=one_line, kw_only=True)
     project: str | None = attrs.field(default=None, validator=one_line, kw_only=True)
-    cores_per_block: int | None = attrs.field(default=None, validator=_COUNT, kw_only=True)
-    request_by_nodes: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool), kw_only=True)
-    bsub_redirection: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool), kw_only=True)
-    cmd_timeout: float = attrs.field(default=120, validator=attrs.validators.gt(0), kw_only=True)
+    cores_per_block: int | None = attrs.field(default=None, validator=optional(whole(1)), kw_only=True)
+    request_by_nodes: bool = attrs.field(default=True, validator=flag(), kw_only=True)
+    bsub_redirection: bool = attrs.field(default=False, validator=flag(), kw_only=True)
+    cmd_timeout: float = attrs.field(default=120, validator=positive("seconds"), kw_only=True)
     regex_job_id: str = attrs.field(
         default=r"Job <(?P<id>\d+)>", validator=attrs.fields(BatchProvider).regex_job_id.validator, kw_only=True
     )

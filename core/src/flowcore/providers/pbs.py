@@ -12,6 +12,7 @@ from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.mpiexec import MpiExecLauncher
 from flowcore.launchers.single_node import SingleNodeLauncher
+from flowcore.parameters import positive
 from flowcore.providers.batch import Answer, BatchProvider, ended
 from flowcore.providers.checks import duration, one_line
 from flowcore.providers.scripts import JobScript
@@ -45,13 +46,14 @@ class PBSFamilyProvider(BatchProvider):
 
     directive: ClassVar[str] = "#PBS"
     gone: ClassVar[str | None] = r"(?i)unknown job id|job has finished|invalid (for )?state"
+    unreachable: ClassVar[str | None] = r"(?i)cannot connect to|unable to communicate with|connection refused"
     timeouts: ClassVar[frozenset[int]] = frozenset()
     """The exit codes with which the server says that a job was ended at its walltime."""
 
     account: str | None = attrs.field(default=None, validator=one_line)
     queue: str | None = attrs.field(default=None, validator=one_line)
     walltime: str = attrs.field(default="00:20:00", validator=duration, kw_only=True)
-    cmd_timeout: float = attrs.field(default=120, validator=attrs.validators.gt(0), kw_only=True)
+    cmd_timeout: float = attrs.field(default=120, validator=positive("seconds"), kw_only=True)
     launcher: Launcher = attrs.field(
         default=attrs.Factory(_default_launcher, takes_self=True),
         validator=attrs.fields(BatchProvider).launcher.validator,

@@ -10,6 +10,7 @@ import attrs
 
 from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobStatus
+from flowcore.parameters import whole
 from flowcore.providers.pbs import PBSFamilyProvider, attributes_of
 from flowcore.providers.scripts import JobScript, Verbatim
 
@@ -35,9 +36,7 @@ class PBSProProvider(PBSFamilyProvider):
     timeouts: ClassVar[frozenset[int]] = frozenset({-29})
 
     select_options: str = attrs.field(default="", validator=_selection, kw_only=True)
-    cpus_per_node: int = attrs.field(
-        default=1, validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)], kw_only=True
-    )
+    cpus_per_node: int = attrs.field(default=1, validator=whole(1), kw_only=True)
 
     def fields(self, tasks_per_node: int, script: JobScript) -> Mapping[str, object]:
         """Return the fields of `templates/pbspro.sh`; see `BatchProvider`."""

@@ -49,7 +49,8 @@ def describe_exit(returncode: int) -> str | None:
         return f"killed by {_signal_name(-returncode)}"
     if returncode > 128 and returncode - 128 in signal.valid_signals():  # as shells report it
         return f"its command was killed by {_signal_name(returncode - 128)}"
-    return "the job failed"
+    reason = {126: ": a command cannot be executed", 127: ": a command is not there"}.get(returncode, "")
+    return f"its script ended with exit code {returncode}{reason}"
 
 
 def _signal_name(number: int) -> str:

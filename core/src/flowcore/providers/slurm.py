@@ -11,11 +11,11 @@ from typing import ClassVar, Final
 
 import attrs
 
-from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.single_node import SingleNodeLauncher
 from flowcore.launchers.srun import SrunLauncher
+from flowcore.parameters import flag, refusal
 from flowcore.providers.batch import BatchProvider
 from flowcore.providers.checks import one_line
 from flowcore.providers.errors import SchedulerError
@@ -46,7 +46,7 @@ def _default_launcher(provider: SlurmProvider) -> Launcher:
 
 def _gpus(provider: SlurmProvider, attribute: attrs.Attribute[int | str | None], value: int | str | None) -> None:
     if isinstance(value, bool) or (isinstance(value, int) and value < 1):
-        raise ConfigurationError(f"gpus_per_node={value!r}: a number from 1 on, or 'TYPE:NUMBER', is needed")
+        raise refusal(provider, attribute, value, "a number from 1 on, or 'TYPE:NUMBER', is needed")
     if not isinstance(value, int):
         one_line(provider, attribute, value)
 
@@ -73,6 +73,9 @@ class SlurmProvider(BatchProvider):
     template: ClassVar[str] = "slurm.sh"
     directive: ClassVar[str] = "#SBATCH"
     gone: ClassVar[str | None] = r"(?i)invalid job id|already compl"
+    unreachable: ClassVar[str | None] = (
+        r"(?i)unable to (contact slurm|establish c)|timed out|zero bytes were|in standby mode|temporarily unable"
+    )
 
     partition: str | None = attrs.field(default=None, validator=one_line)
     account: str | None = attrs.field(default=None, validator=one_line)
@@ -81,7 +84,7 @@ class SlurmProvider(BatchProvider):
     clusters: str | None = attrs.field(default=None, validator=one_line)
     gpus_per_node: int | str | None = attrs.field(default=None, validator=_gpus, kw_only=True)
     gres: str | None = attrs.field(default=None, validator=one_line, kw_only=True)
-    exclusive: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool), kw_only=True)
+    exclusive: bool = attrs.field(default=True, validator=flag(), kw_only=True)
     regex_job_id: str = attrs.field(
         default=r"Submitted batch job (?P<id>\S*)",
         validator=attrs.fields(BatchProvider).regex_job_id.validator,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import sys
@@ -43,28 +42,29 @@ def dumps(obj: Any, buffers: Buffers | None = None) -> bytes:
     """
     if type(obj) in _PLAIN:
         return pickle.dumps(obj, 5)
-    stream = io.BytesIO()
-    large: Buffers = []
-    try:
-        _Pickler(stream, 5, buffer_callback=None if buffers is None else _sieve(large)).dump(obj)
-    except (_NeedsCloudpickle, pickle.PicklingError, AttributeError, TypeError):
-        return _cloudpickled(obj, buffers)
-    if large and buffers is not None:
-        buffers += large
-    return stream.getvalue()
+    return b"".join(_pieces(obj, buffers))
 
 
-def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], buffers: Buffers | None = None) -> bytes:
-    """Pickle the arguments of a call as the pair `(args, kwargs)`; plain values take a short way."""
+def pieces(obj: Any, buffers: Buffers | None = None) -> list[bytes]:
+    """Pickle like `dumps`, in one or more pieces that follow each other; large bytes are one, which saves copying."""
+    kind = type(obj)
+    if kind in _PLAIN and not (kind is bytes and len(obj) >= OUT_OF_BAND):
+        return [pickle.dumps(obj, 5)]
+    return _pieces(obj, buffers)
+
+
+def pieces_of_call(args: tuple[Any, ...], kwargs: dict[str, Any], buffers: Buffers | None = None) -> list[bytes]:
+    """Pickle the arguments of a call as the pair `(args, kwargs)`, in pieces; plain values take a short way."""
     if not kwargs:
         if not args:
-            return _NOTHING
+            return [_NOTHING]
         for arg in args:
-            if type(arg) not in _PLAIN:
+            kind = type(arg)
+            if kind not in _PLAIN or (kind is bytes and len(arg) >= OUT_OF_BAND):
                 break
         else:
-            return pickle.dumps((args, kwargs), 5)
-    return dumps((args, kwargs), buffers)
+            return [pickle.dumps((args, kwargs), 5)]
+    return _pieces((args, kwargs), buffers)
 
 
 def loads(blob: bytes | bytearray | memoryview, buffers: Iterable[Any] | None = None) -> Any:
@@ -115,6 +115,28 @@ def _find(name: str, path: Any) -> Any:
         if found is not None:
             return found
     return None
+
+
+class _Pieces:
+    """A file that keeps what is written to it piece by piece."""
+
+    __slots__ = ("pieces", "write")
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+        self.write = self.pieces.append
+
+
+def _pieces(obj: Any, buffers: Buffers | None) -> list[bytes]:
+    stream = _Pieces()
+    large: Buffers = []
+    try:
+        _Pickler(stream, 5, buffer_callback=None if buffers is None else _sieve(large)).dump(obj)
+    except (_NeedsCloudpickle, pickle.PicklingError, AttributeError, TypeError):
+        return [_cloudpickled(obj, buffers)]
+    if large and buffers is not None:
+        buffers += large
+    return [piece if type(piece) is bytes else bytes(piece) for piece in stream.pieces]  # others may still change
 
 
 def _cloudpickled(obj: Any, buffers: Buffers | None) -> bytes:

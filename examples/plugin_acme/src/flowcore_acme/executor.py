@@ -14,14 +14,15 @@ from flowcore.errors import ShutdownError
 from flowcore.executors.base import Executor, RunContext
 from flowcore.executors.errors import ExecutorError
 from flowcore.futures import TaskFuture
+from flowcore.parameters import label, whole
 
 
 @attrs.define(eq=False)
 class AcmeExecutor(Executor):
     """Runs up to `max_workers` tasks at once."""
 
-    max_workers: int = attrs.field(default=2, validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)])
-    label: str = "acme"
+    max_workers: int = attrs.field(default=2, validator=whole(1))
+    label: str = attrs.field(default="acme", validator=label())
 
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _closed: bool = attrs.field(default=False, init=False)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 
-from flowcore.errors import OptionalModuleMissing
-from flowcore.executors.base import Executor, RunContext
+from flowcore.errors import FlowcoreError, OptionalModuleMissing
+from flowcore.executors.announced import AnnouncedExecutor
 from flowcore.executors.errors import UnsupportedFeatureError
 from flowcore.providers.base import Provider
 
 
 @attrs.define(eq=False)
-class FluxExecutor(Executor):
+class FluxExecutor(AnnouncedExecutor):
     """Names and defaults of an executor that runs each task as a Flux job. This version cannot run any.
 
     Args:
@@ -41,10 +40,8 @@ class FluxExecutor(Executor):
     flux_path: str | None = None
     launch_cmd: str | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def refusal(self) -> FlowcoreError:
+        """Return the error that says that there is no Flux, or that it cannot be driven yet."""
         wanted = str(self.flux_path or "flux")
         command = shutil.which(wanted)
         if command is None:
@@ -52,28 +49,6 @@ class FluxExecutor(Executor):
                 f"executor {self.label!r} needs Flux, and there is no command {wanted!r}; load the site's module "
                 "for it, build it with Spack (`spack install flux-sched`), or give flux_path="
             )
-            raise OptionalModuleMissing(["flux-core (the command `flux` and the Python bindings `flux`)"], reason)
+            return OptionalModuleMissing(["flux-core (the command `flux` and the Python bindings `flux`)"], reason)
         reason = f"found {Path(command)}, but this version of flowcore-flux cannot drive Flux yet"
-        raise UnsupportedFeatureError(self, reason)
-
-    def start(self, run: RunContext) -> None:  # noqa: ARG002 - the contract's signature
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def submit(
-        self,
-        func: Callable[..., Any],  # noqa: ARG002 - the contract's signature
-        resource_specification: Mapping[str, Any],  # noqa: ARG002
-        /,
-        *args: Any,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> Future[Any]:
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def shutdown(self) -> None:
-        """Do nothing: nothing can have started."""
-
-    def outstanding(self) -> int:
-        """Count no tasks: none can have been accepted."""
-        return 0
+        return UnsupportedFeatureError(self, reason)

@@ -9,19 +9,17 @@ import select
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from flowcore_htex import wire
+from flowcore_htex import private_folder, wire
 from flowcore_htex.addresses import listen_on_ports
 from flowcore_htex.link import Link, StreamLink
 
 if TYPE_CHECKING:
     from flowcore_htex.zlink import ZmqLink
 
-_PATH_LIMIT: Final = 100
 _START: Final = 30.0
 """Seconds that an interchange may take to say that it is there."""
 
@@ -55,7 +53,7 @@ class Broker:
         self._own = own
         self._output = output
         self._environment = environment
-        self.folder = _private_folder()
+        self.folder = Path(private_folder.make())
         self.socket_path = str(self.folder / "i")
         self.process: subprocess.Popen[bytes] | None = None
         self.ports: list[int] = []
@@ -188,15 +186,6 @@ class Broker:
         """Close the sockets and remove the private folder."""
         self.close_sockets()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _private_folder() -> Path:
-    """Make a folder of mode 0700 whose name is short enough for a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="flowcore-"))
-    if len(str(folder)) > _PATH_LIMIT:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="flowcore-", dir="/tmp"))
-    return folder
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any] | None:

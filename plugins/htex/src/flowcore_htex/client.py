@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -9,7 +10,7 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from flowcore.errors import ShutdownError
@@ -17,10 +18,11 @@ from flowcore.serialize import DeserializationError
 from flowcore.serialize.exceptions import unpack_exception
 from flowcore.serialize.pickling import loads
 from flowcore_htex import wire
-from flowcore_htex.broker import Broker, InterchangeFailed
+from flowcore_htex.broker import Broker
 from flowcore_htex.errors import InterchangeLost, from_record
 from flowcore_htex.link import Link, LinkClosed
 from flowcore_htex.outbox import HtexFuture, Outbox
+from flowcore_htex.parcels import weight
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ _BATCH: Final = 64
 _BATCH_BYTES: Final = 1 << 18
 _PAUSE: Final = 0.0005
 """Seconds since the last send after which a task is sent at once, whatever is in flight."""
+
+_MOUTHFUL: Final = 16 << 20
+"""Bytes of big outcomes after which the interchange is told that they have been taken in."""
 
 _FAREWELL: Final = 3.0
 _ANSWER: Final = 5.0
@@ -75,6 +80,7 @@ class Client:
         self._outbox = Outbox()
         self._numbers = itertools.count(1)
         self._last_send = 0.0
+        self._taken = 0
         self._closing = False
         self._ending = threading.Lock()
         self._ended = self._abandoned = False
@@ -251,28 +257,31 @@ class Client:
                 dead = death in ready
             with self._lock:
                 messages = link.receive()
-            for message in messages:
+            silent = not messages
+            messages.reverse()
+            while messages:  # what is handled is not kept until something else comes: it may be large
                 try:
-                    self._handle(*message)
+                    self._handle(*messages.pop())
                 except wire.MALFORMED as error:
                     logger.warning("executor %s: a message is not understood: %s", self._label, error)
-            if dead and not messages:
+            if dead and silent:
                 raise LinkClosed("its process has ended")
             if self._outbox.due() or link.backlog:
                 with self._lock:
                     self._flush()
             patience = self._threshold if self._greeting is not None else max(self._threshold, _BIRTH)
-            if not messages and time.monotonic() - link.heard > patience:
+            if silent and time.monotonic() - link.heard > patience:
                 raise LinkClosed(f"it was silent for {patience:g} s")
 
-    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _handle(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.RESULTS:
             self._results(head)
         elif kind == wire.BIG_RESULT:
             tid, _, status = wire.unpack_big_result(head)
             future = self._futures.pop(tid, None)
             if future is not None:
-                self._settle(future, status, buffers[0], buffers[1:])
+                self._settle(future, status, b"", buffers)
+            self._took(weight(buffers))
         elif kind == wire.LOST:
             record = wire.unpack_json(head)
             for tid in record["tids"]:
@@ -284,6 +293,7 @@ class Client:
             self._manager_changed(wire.unpack_json(head))
         elif kind == wire.ANSWER:
             answer = wire.unpack_json(head)
+            self.managers.update((one["manager"], one) for one in answer["managers"] if one["manager"] in self.managers)
             question = self._questions.pop(answer["id"], None)
             if question is not None:
                 question[1].append(answer["managers"])
@@ -300,9 +310,24 @@ class Client:
             if future is not None:
                 self._settle(future, status, payload, ())
 
-    def _settle(self, future: HtexFuture, status: int, payload: Any, buffers: Any) -> None:
+    def _took(self, size: int) -> None:
+        """Tell the interchange, now and then, how much of the big outcomes has been taken in."""
+        self._taken += size
+        if self._taken < _MOUTHFUL:
+            return
+        taken, self._taken = self._taken, 0
+        with self._lock:
+            try:
+                if self._link is not None:
+                    self._link.send(wire.TAKEN, wire.pack_ids([taken]))
+            except LinkClosed:
+                pass  # noticed where it is read
+
+    def _settle(self, future: HtexFuture, status: int, payload: Any, buffers: Sequence[Any]) -> None:
         self._outbox.landed(future)
         try:
+            if buffers:
+                payload, *buffers = buffers
             if status == wire.NONE:
                 future.set_result(None)
             elif status == wire.VALUE:
@@ -334,7 +359,7 @@ class Client:
             try:
                 self._resend(self._broker.launch(list(self.managers)))
                 return True
-            except (InterchangeFailed, OSError) as failure:
+            except Exception as failure:  # noqa: BLE001 - whatever it is, nobody must wait for ever
                 error = InterchangeLost(self._label, f"it cannot be started again: {failure}")
         self.failure = error
         self.managers.clear()
@@ -350,8 +375,10 @@ class Client:
             if old is not None:
                 old.close()
             self._outbox.restart(self._futures.values())
+            self._taken = 0
             self._flush()
-            link.send(wire.READY)
+            with contextlib.suppress(LinkClosed):  # it has died meanwhile, as the thread is about to notice
+                link.send(wire.READY)
         for event, _ in list(self._questions.values()):
             event.set()
 
@@ -378,20 +405,30 @@ class Client:
 
     # -- questions
 
-    def ask(self, what: str, blocks: list[str] | None = None) -> list[dict[str, Any]]:
-        """Ask the interchange about its managers; what was last heard of them if it does not answer."""
-        if self._closing or threading.get_ident() == self._receiver_id or self._link is None:
-            return list(self.managers.values())
+    def ask(self, what: str, blocks: list[str] | None = None) -> list[dict[str, Any]] | None:
+        """Ask the interchange about its managers, and the next one if it dies; None if there is no answer in time."""
+        deadline = time.monotonic() + _ANSWER
+        while not self._closing and self.failure is None and threading.get_ident() != self._receiver_id:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._link is None:
+                break
+            answer = self._ask_once(what, blocks, left)
+            if answer is not None:
+                return answer
+        return None
+
+    def _ask_once(self, what: str, blocks: list[str] | None, timeout: float) -> list[dict[str, Any]] | None:
         number = next(self._question_numbers)
         event, answer = self._questions[number] = (threading.Event(), [])
         with self._lock:
             try:
-                self._link.send(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
+                if self._link is not None:
+                    self._link.send(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
             except LinkClosed:
-                pass
-        event.wait(_ANSWER)
+                pass  # the thread notices; it wakes whoever has asked when there is another one, or will be none
+        event.wait(timeout)
         self._questions.pop(number, None)
-        return answer[0] if answer else list(self.managers.values())
+        return answer[0] if answer else None
 
     def drop_after_fork(self) -> None:
         """Close what a forked child has inherited, so that it does not keep the run alive."""

@@ -34,7 +34,12 @@ def prepare_folder(folder: Path) -> Path:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.stat()
-    if state.st_uid != os.getuid() or stat.S_IMODE(state.st_mode) & 0o077:
+    if state.st_uid != os.getuid():
+        raise PermissionError(
+            f"{folder} belongs to user {state.st_uid}, and is to hold secret keys of user {os.getuid()}\n"
+            "  name a folder of your own: HighThroughputExecutor(cert_dir=...)"
+        )
+    if stat.S_IMODE(state.st_mode) & 0o077:
         raise PermissionError(
             f"{folder} can be read by others (mode {stat.S_IMODE(state.st_mode):04o}), and is to hold secret keys\n"
             f"  make it private: chmod 700 {folder}"

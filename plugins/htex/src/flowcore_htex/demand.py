@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.errors import InvalidResourceSpecification
 from flowcore_htex.node import inspect_node, slots_needed, worker_count
+from flowcore_htex.walltime import TIME_KEYS, time_for_tasks, time_needed
 
 if TYPE_CHECKING:
     from flowcore.providers.base import Provider
@@ -17,38 +19,57 @@ if TYPE_CHECKING:
 
 _UNITS = {"cores": "", "memory": " MB", "disk": " MB", "gpus": ""}
 
+_BLOCKS_ENOUGH: Final = 3
+"""After so many blocks the one with the most time for tasks counts for the most that there ever is."""
+
+Fault = InvalidResourceSpecification
+Judge = Callable[[Mapping[str, Any]], "Fault | None"]
+
 
 class Demand:
-    """The demanding tasks that are not done."""
+    """The demanding tasks that are not done: those that ask for a part of a node, and those that ask for time."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[HtexFuture, dict[str, Any]]] = {}
-        self._clean_at = 1000
+        self._sized: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
+        self._timed: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
+        self._most_seconds = float("inf")
 
-    def add(self, future: HtexFuture, need: dict[str, Any]) -> None:
-        """Remember a task."""
-        if set(need) <= {"priority", "walltime"}:
-            return
-        self._waiting[future.tid] = (future, need)
-        if len(self._waiting) > self._clean_at:
-            for tid, (one, _) in list(self._waiting.items()):
-                if one.done():
-                    self._waiting.pop(tid, None)
-            self._clean_at = 2 * len(self._waiting) + 1000
+    def add(self, future: HtexFuture, need: Mapping[str, Any]) -> None:
+        """Remember a task until it is done."""
+        kinds = [
+            waiting
+            for waiting, keys in ((self._sized, _UNITS), (self._timed, TIME_KEYS))
+            if any(key in need for key in keys)
+        ]
+        for waiting in kinds:
+            waiting[future.tid] = (future, need)
+        if kinds:
+            future.add_done_callback(self._forget)
 
-    def recheck(self, client: Client, never: Callable[[Mapping[str, Any]], Exception | None]) -> None:
-        """Fail the tasks that can never run, now that more is known of the nodes."""
-        for tid, (future, need) in list(self._waiting.items()):
-            error = None if future.done() else never(need)
-            if future.done() or error is not None:
-                self._waiting.pop(tid, None)
-            if error is not None:
-                client.fail(future, error)
+    def _forget(self, future: Future[Any]) -> None:
+        tid = future.tid  # type: ignore[attr-defined]  # it is the `HtexFuture` that `add` was given
+        self._sized.pop(tid, None)
+        self._timed.pop(tid, None)
+
+    def recheck(self, client: Client, nodes: Judge, times: BlockTimes) -> None:
+        """Fail the tasks that can never run, now that more is known of nodes and blocks.
+
+        Args:
+            client: has the tasks.
+            nodes: returns the error for a request that no node can ever meet.
+            times: how long blocks last; looked at where that has become less.
+        """
+        doomed = [(future, error) for future, need in list(self._sized.values()) if (error := nodes(need))]
+        shorter, self._most_seconds = times.most < self._most_seconds, times.most
+        if shorter:
+            doomed += [(future, error) for future, need in list(self._timed.values()) if (error := times.fault(need))]
+        for future, error in doomed:
+            client.fail(future, error)
 
     @staticmethod
     def impossible(
         need: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], options: Options, label: str
-    ) -> InvalidResourceSpecification | None:
+    ) -> Fault | None:
         """Return the error for a request that none of the nodes can meet, naming what is too much."""
         too_much: dict[str, str] = {}
         for node in nodes:
@@ -56,8 +77,49 @@ class Demand:
             if not excess:
                 return None
             too_much.update(excess)
+        if not too_much:
+            return None
         text = "; ".join(too_much.values())
-        return InvalidResourceSpecification(list(too_much), f"no node of executor {label!r} can ever meet it: {text}")
+        return Fault(list(too_much), f"no node of executor {label!r} can ever meet it: {text}")
+
+
+class BlockTimes:
+    """How long blocks last: what the provider promises, and what managers found when they came.
+
+    Args:
+        label: the executor's.
+        walltime: seconds that the provider gives a block, None for no end.
+    """
+
+    def __init__(self, label: str, walltime: float | None) -> None:
+        self._label = label
+        self._walltime = walltime
+        self._blocks: set[str] = set()
+        self._longest = 0.0
+        self.most = float("inf") if walltime is None else time_for_tasks(walltime)
+        """Seconds that tasks can ever run."""
+
+    def saw(self, block_id: str, seconds: float | None) -> None:
+        """Note for how long tasks could run when a manager came; None for no end."""
+        self._blocks.add(block_id)
+        self._longest = max(self._longest, float("inf") if seconds is None else seconds)
+        if len(self._blocks) >= _BLOCKS_ENOUGH:
+            self.most = min(float("inf") if self._walltime is None else time_for_tasks(self._walltime), self._longest)
+
+    def fault(self, need: Mapping[str, Any]) -> Fault | None:
+        """Return the error for a request for more time than any block has."""
+        if time_needed(need) <= self.most:
+            return None
+        keys = [key for key in TIME_KEYS if need.get(key, 0) > self.most]
+        asked = " and ".join(f"{key}={need[key]:g} s" for key in keys)
+        block, remedy = f" of a block's walltime of {self._walltime or 0:g} s", "give the provider a longer walltime"
+        if self._walltime is None:
+            block, remedy = "", "see to it that blocks last longer"
+        return Fault(
+            keys,
+            f"no block of executor {self._label!r} lasts that long: {asked} is asked for, tasks have at most"
+            f" {round(self.most, 1):g} s{block}\n  ask for less, or {remedy}",
+        )
 
 
 def local_node(provider: Provider, options: Options, folder: str) -> dict[str, Any]:

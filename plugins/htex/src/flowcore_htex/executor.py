@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from flowcore.errors import ConfigurationError, InvalidResourceSpecification
+from flowcore.errors import ConfigurationError
 from flowcore.executors.base import RunContext
 from flowcore.executors.block import BlockErrorHandler, BlockExecutor
 from flowcore.executors.errors import ExecutorError
@@ -22,8 +23,15 @@ from flowcore_htex import launch
 from flowcore_htex.broker import Broker, InterchangeFailed
 from flowcore_htex.client import Client
 from flowcore_htex.curve import prepare_folder, write_keys
-from flowcore_htex.demand import Demand, local_node
-from flowcore_htex.errors import VersionMismatch
+from flowcore_htex.demand import BlockTimes, Demand, Judge, local_node
+from flowcore_htex.errors import (
+    InterchangeLost,
+    ManagerLost,
+    MemoryExceeded,
+    TaskWalltimeExceeded,
+    VersionMismatch,
+    WorkerLost,
+)
 from flowcore_htex.launch import SETTINGS
 from flowcore_htex.matching import ManagerSelector
 from flowcore_htex.mending import Mender
@@ -31,20 +39,39 @@ from flowcore_htex.options import Options
 from flowcore_htex.outbox import HtexFuture
 from flowcore_htex.search import BARE
 from flowcore_htex.settings import interchange_settings, manager_settings
+from flowcore_htex.walltime import BLOCK_END, TIME_KEYS
 
-__all__ = ["SETTINGS", "HighThroughputExecutor"]
+__all__ = [
+    "SETTINGS",
+    "HighThroughputExecutor",
+    "InterchangeLost",
+    "ManagerLost",
+    "MemoryExceeded",
+    "TaskWalltimeExceeded",
+    "VersionMismatch",
+    "WorkerLost",
+]
 
 logger = logging.getLogger(__name__)
 
 _GREETING: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
 _CLIENT_PORTS: Final = (55000, 56000)
+_ANY_NODE: Final = frozenset({"priority", *TIME_KEYS})
+"""What any node can give to a task."""
+
 _COME_BACK: Final = 10.0
 """Seconds that silent managers get at least to come back, before their block is cancelled."""
 
 
 class HighThroughputExecutor(BlockExecutor):
     """Runs tasks in worker processes: an interchange process here, a manager and its workers on each node.
+
+    Managers know when the walltime of their block is over, from FLOWCORE_BLOCK_END in the job's environment. A task
+    that asks for `walltime` (after which it is killed) or `running_time_min` (which only helps to place it) goes where
+    there is as much time left; one that asks for more than a block has is refused. All other tasks are taken until 1 %
+    of the walltime is left, 5 seconds at least and 60 at most. Then the manager drains: it finishes what it runs, hands
+    back what it has not begun, and ends, and the job with it. What still runs when the walltime is over is lost.
 
     Args:
         label: names the executor within a run.
@@ -86,7 +113,9 @@ class HighThroughputExecutor(BlockExecutor):
         remote_monitoring_radio: only None: monitoring observes the kernel and needs no radio.
     """
 
-    resource_keys: ClassVar[frozenset[str]] = frozenset({"cores", "memory", "gpus", "disk", "walltime", "priority"})
+    resource_keys: ClassVar[frozenset[str]] = frozenset(
+        {"cores", "memory", "gpus", "disk", "walltime", "running_time_min", "priority"}
+    )
     cancels_running: ClassVar[bool] = True
 
     def __init__(
@@ -160,6 +189,12 @@ class HighThroughputExecutor(BlockExecutor):
             "cert_dir": cert_dir,
         }
         self.options = Options(**values)
+        self._given = {
+            **values,
+            "provider": provider,
+            "storage_access": storage_access,
+            "block_error_handler": block_error_handler,
+        }
         if not all(hasattr(method, "can_stage_in") for method in _listed(storage_access)):
             raise ConfigurationError(f"storage_access={storage_access!r}: give a list of staging methods")
         self.launch_cmd = self.options.launch_cmd
@@ -177,7 +212,13 @@ class HighThroughputExecutor(BlockExecutor):
         self._connected_blocks: set[str] = set()
         self._refused_blocks: set[str] = set()
         self._demand = Demand()
+        self._times = BlockTimes(label, None)
         self._mender = Mender(self)
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(HighThroughputExecutor).parameters
+        given = [f"{k}={v!r}" for k, v in self._given.items() if k == "label" or repr(v) != repr(defaults[k].default)]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     # -- life
 
@@ -186,6 +227,7 @@ class HighThroughputExecutor(BlockExecutor):
         if self._run is not None:
             raise ExecutorError(self.label, "it has been started before; make a new one for a new run")
         self._run = run
+        self._times = BlockTimes(self.label, self.provider.block_walltime)
         self._owner = os.getpid()
         try:
             self._start(run)
@@ -253,6 +295,10 @@ class HighThroughputExecutor(BlockExecutor):
         """Whether no poller looks after the blocks."""
         return self._on_jobs_changed == self._mender.wake
 
+    def look_at_blocks(self) -> None:
+        """Have the provider asked about the blocks, soon."""
+        self._jobs_changed()
+
     # -- tasks
 
     def submit(
@@ -279,15 +325,18 @@ class HighThroughputExecutor(BlockExecutor):
         kwargs: dict[str, Any],
     ) -> HtexFuture:
         need = self.check_resources(specification)
-        fault = self._never(need)
+        times = self._times
+        fault = times.fault(need) or (None if need.keys() <= _ANY_NODE else self._node_judge()(need))
         if fault is not None:
             raise fault
         future = client.submit(func, json.dumps(need).encode(), args, kwargs)
         self._demand.add(future, need)
+        if fault := times.fault(need):  # it became known meanwhile
+            client.fail(future, fault)
         return future
 
-    def _never(self, need: Mapping[str, Any]) -> InvalidResourceSpecification | None:
-        """Return the error for a request that no node can ever meet, None where one can, or may."""
+    def _node_judge(self) -> Judge:
+        """Return what tells the error for a request that no node can ever meet, None where one can, or may."""
         managers = list(self._client.managers.values()) if self._client is not None else []
         live = [block for block, status in self.status().items() if not status.terminal]
         may_grow = len(live) < self.provider.max_blocks or not self._connected_blocks.issuperset(live)
@@ -297,9 +346,9 @@ class HighThroughputExecutor(BlockExecutor):
         ]
         if self._local_node is not None:
             sizes, may_grow = [self._local_node, *sizes], False
-        if may_grow or not sizes:
-            return None
-        return self._demand.impossible(need, sizes, self.options, self.label)
+        if may_grow:
+            sizes = []
+        return lambda need: self._demand.impossible(need, sizes, self.options, self.label)
 
     def outstanding(self) -> int:
         """Count the tasks whose futures are not done."""
@@ -313,8 +362,14 @@ class HighThroughputExecutor(BlockExecutor):
     # -- managers and blocks
 
     def connected_managers(self) -> list[dict[str, Any]]:
-        """Return what is known of each manager: manager, block_id, worker_count, tasks, idle_duration, active, ..."""
-        return self._client.ask("managers") if self._client is not None else []
+        """Return what is known of each manager: manager, block_id, worker_count, tasks, idle_duration, active, ...
+
+        An interchange that does not answer within a few seconds is not waited for: then it is what was last heard.
+        """
+        if self._client is None:
+            return []
+        answer = self._client.ask("managers")
+        return list(self._client.managers.values()) if answer is None else answer
 
     def connected_blocks(self) -> Collection[str]:
         """Return the ids of the blocks from which a manager has ever connected."""
@@ -324,7 +379,8 @@ class HighThroughputExecutor(BlockExecutor):
         """See `BlockExecutor`."""
         idle: dict[str, float] = {}
         busy = set()
-        for manager in self.connected_managers():
+        managers = self._client.ask("managers") if self._client is not None else None
+        for manager in managers or ():
             block = manager["block_id"]
             if manager["tasks"]:
                 busy.add(block)
@@ -336,7 +392,12 @@ class HighThroughputExecutor(BlockExecutor):
         if self._client is None:
             return []
         managers = self._client.ask("hold", sorted(block_ids))
+        if managers is None:
+            return []  # they may be busy
         busy = {manager["block_id"] for manager in managers if manager["tasks"]}
+        busy |= self._client.blocks() - {
+            manager["block_id"] for manager in managers
+        }  # not back at a new interchange yet
         return [block for block in block_ids if block in self._connected_blocks and block not in busy]
 
     def block_command(self, block_id: str) -> str:
@@ -357,7 +418,7 @@ class HighThroughputExecutor(BlockExecutor):
             folders = {self.logdir, str(Path(self._settings["socket"]).parent), self._settings["cert_dir"]}
             folders |= {self.worker_logdir} if self.options.worker_logdir_root else set()
             binds = sorted(folder for folder in folders if folder)
-            passed = [*variables, "FLOWCORE_CORES", "FLOWCORE_MEMORY_GB"]
+            passed = [*variables, "FLOWCORE_CORES", "FLOWCORE_MEMORY_GB", BLOCK_END]
             command = launch.containerized(self.options.container_image, command, binds, passed)
         exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
         return f"export {exports}\n{command}"
@@ -430,19 +491,36 @@ class HighThroughputExecutor(BlockExecutor):
 
     def _manager_changed(self, record: dict[str, Any]) -> None:
         """Take note of a manager that came, went or was refused; in the client's thread."""
-        client, event, block = self._client, record["event"], record["manager"].get("block_id", "")
+        client, event, manager = self._client, record["event"], record["manager"]
         if client is None:
             return
+        block = manager.get("block_id", "")
         if event == "registered":
             self._connected_blocks.add(block)
+            self._times.saw(block, manager["seconds_left"])
         elif event == "refused":
             self._refused_blocks.add(block)
-            live = {one for one, status in self.status().items() if not status.terminal}
-            if not client.managers and live <= self._refused_blocks:
+            if not client.managers and self._all_refused(block):
                 self.set_bad_state_and_fail_all(VersionMismatch(self.label, record["reason"]))
-        elif event == "lost" and record.get("silent") and block not in client.blocks():
-            self._mender.expect_back(block, max(self.options.heartbeat_threshold, _COME_BACK))
-        self._demand.recheck(client, self._never)
+        elif event == "lost" and block not in client.blocks():
+            if record.get("silent"):
+                self._mender.expect_back(block, max(self.options.heartbeat_threshold, _COME_BACK))
+            else:
+                self._mender.expect_end(block)
+        if manager.get("draining") and event != "lost":
+            self._drains(client, block, manager.get("drain_reason") or "its managers drain")
+        self._demand.recheck(client, self._node_judge(), self._times)
+
+    def _all_refused(self, block: str) -> bool:
+        """Whether the block is one of this executor's, and it and all that have not ended had a manager refused."""
+        statuses = self.status()
+        expected = {one for one, status in statuses.items() if not status.terminal or one == block}
+        return block in statuses and expected <= self._refused_blocks
+
+    def _drains(self, client: Client, block: str, reason: str) -> None:
+        """Let others take the place of a block once all of its managers drain."""
+        if all(one["draining"] for one in list(client.managers.values()) if one["block_id"] == block):
+            self.expect_end([block], reason)
 
 
 def _listed(methods: Any) -> Sequence[Any]:

@@ -1,5 +1,4 @@
 """The broker process: takes tasks from the user's process, gives them to managers, hands outcomes back."""
-# ruff: noqa: PTH106, PTH108, PTH120 - these processes have to start fast, and pathlib is slow to import
 
 from __future__ import annotations
 
@@ -11,15 +10,18 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from flowcore_htex import wire
+from flowcore_htex import descriptors, private_folder, wire
 from flowcore_htex.addresses import listen_on_ports
+from flowcore_htex.balance import Balance
 from flowcore_htex.doors import Doors, Listeners
 from flowcore_htex.link import Link, LinkClosed, Message, StreamLink
 from flowcore_htex.log import DEBUG, Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.matching import RandomManagerSelector, learn
+from flowcore_htex.parcels import weight
 from flowcore_htex.peers import Manager, Peer
 from flowcore_htex.pending import Pending
 from flowcore_htex.registration import misfit
@@ -34,9 +36,12 @@ _FAREWELL: Final = 1.0
 """Seconds that managers get to end when the run ends."""
 
 _CONGESTED: Final = 64 << 20
-"""Bytes waiting for the user's process, above which managers are not read."""
+"""Bytes waiting for the user's process, sent or not, above which managers are not read."""
 
 _OWED: Final = 64
+
+_CROWDED: Final = 0.9
+"""Share of the open files allowed that may be in use before the log says that there are too many."""
 
 
 class Interchange:
@@ -49,6 +54,7 @@ class Interchange:
         self._loop = Loop()
         self._doors = Doors(listeners, settings["cert_dir"], self._loop, log, self._from_peer, self._on_peer_lost)
         self._managers: dict[str, Manager] = {}
+        self._balance = Balance(self._managers)
         self._functions: dict[int, bytes] = {}
         self._pending = Pending(_selector(settings["manager_selector"]), settings["prefetch_capacity"], log)
         self._recovering: dict[int, Task] | None = None
@@ -60,6 +66,8 @@ class Interchange:
         self._check_every: float = min(settings["heartbeat_period"], settings["heartbeat_threshold"] / 3)
         self._next_check = time.monotonic() + self._check_every
         self._congested = self._orphaned = False
+        self._untaken = 0
+        self._descriptors = descriptors.allow()
         if self._expected:
             self._recovering = {}
 
@@ -100,13 +108,17 @@ class Interchange:
             self._recovered_by = time.monotonic() + _RECOVERY
 
     def _deadline(self) -> float:
-        due: float = min(self._next_check, self._recovered_by or self._next_check)
+        due: float = min(
+            self._next_check, self._recovered_by or self._next_check, self._balance.due or self._next_check
+        )
         return due
 
     def _keep_time(self) -> None:
         now = time.monotonic()
         if self._recovered_by and now >= self._recovered_by:
             self._end_recovery()
+        if self._balance.due is not None and now >= self._balance.due:
+            self._rebalance(now)
         if now < self._next_check:
             return
         self._next_check = now + self._check_every
@@ -123,6 +135,13 @@ class Interchange:
         self._client.queue(wire.HEARTBEAT)
         self._flush_client()
 
+    def _rebalance(self, now: float) -> None:
+        """See that nothing waits in one manager while another is idle; what waits here is given out anyway."""
+        if self._pending or self._recovering is not None:
+            self._balance.due = None
+        else:
+            self._balance.look(now)
+
     # -- the user's process
 
     def _on_client(self, _descriptor: int) -> None:
@@ -134,12 +153,12 @@ class Interchange:
             self._orphaned = True
             self._going = False
 
-    def _from_client(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _from_client(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.TASKS:
             self._accept(wire.tasks_of(head))
         elif kind == wire.BIG_TASK:
             tid, function, spec = wire.unpack_big_task(head)
-            self._accept([Task(tid, function, b"", tuple(buffers), spec)])
+            self._accept([Task(tid, function, b"", buffers, spec)])
         elif kind == wire.FUNCTION:
             number, blob = wire.unpack_function(head)
             self._functions[number] = blob
@@ -147,6 +166,8 @@ class Interchange:
             self._forget_functions(wire.unpack_ids(head))
         elif kind == wire.CANCEL:
             self._cancelled.update(wire.unpack_ids(head))
+        elif kind == wire.TAKEN:
+            self._untaken = max(0, self._untaken - sum(wire.unpack_ids(head)))
         elif kind == wire.ASK:
             self._answer(wire.unpack_json(head))
         elif kind == wire.READY and self._recovering is not None:
@@ -187,6 +208,7 @@ class Interchange:
         for manager in self._managers.values():
             given = tids.intersection(manager.tasks)
             if given:
+                manager.cancelled |= given
                 manager.peer.queue(wire.CANCEL, wire.pack_ids(sorted(given)))
                 self._dirty.add(manager.name)
 
@@ -205,9 +227,10 @@ class Interchange:
         try:
             client.flush()
         except LinkClosed:
+            self._orphaned = True
             self._going = False
             return
-        if self._congested != (client.backlog > _CONGESTED):
+        if self._congested != (max(client.backlog, self._untaken) > _CONGESTED):
             self._congested = not self._congested
             self._doors.hold_back(self._congested)
 
@@ -228,27 +251,25 @@ class Interchange:
         elif manager is None or self._managers.get(manager.name) is not manager:
             if peer.known and kind in (wire.RESULTS, wire.BIG_RESULT):  # given up too early: used if still wanted
                 wire.check_outcome(kind, head, buffers)
-                self._client.queue(kind, head, buffers)
+                self._pass_on(kind, head, buffers)
         elif kind in (wire.RESULTS, wire.BIG_RESULT, wire.LOST, wire.DROPPED):
             self._outcome(manager, kind, head, buffers)
         elif kind == wire.WANTED:
             self._send_functions(manager, wire.unpack_ids(head))
         elif kind == wire.DRAIN:
-            manager.draining = True
-            peer.queue(wire.DRAIN)
-            peer.flush()
-            self._announce("draining", manager)
+            self._drain(manager, wire.unpack_json(head))
         elif kind == wire.END:
             self._dismiss(manager, wire.unpack_json(head))
 
-    def _outcome(self, manager: Manager, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _outcome(self, manager: Manager, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         tids = wire.check_outcome(kind, head, buffers)
         if kind != wire.DROPPED:
-            self._client.queue(kind, head, buffers)
+            self._pass_on(kind, head, buffers)
         if kind != wire.RESULTS:
             for tid in tids:
                 manager.answered(tid)
             self._owe(manager, _OWED)
+            self._stir()
             return
         estimates = self._pending.estimates
         for tid, seconds in zip(tids, wire.unpack_result_times(head)[1]):  # noqa: B905 - one length, by construction
@@ -256,6 +277,17 @@ class Interchange:
             if task is not None and seconds >= 0:
                 estimates[task.function] = learn(estimates.get(task.function), seconds)
         self._owe(manager, 1)
+        self._stir()
+
+    def _pass_on(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
+        """Send an outcome to the user's process, which says later how much of the big ones it has taken in."""
+        self._client.queue(kind, head, buffers)
+        self._untaken += weight(buffers)
+
+    def _stir(self) -> None:
+        """Note that a manager can take more; where tasks wait here, it is given those anyway."""
+        if len(self._managers) > 1 and not self._pending:
+            self._balance.stir(time.monotonic())
 
     def _owe(self, manager: Manager, urgency: int) -> None:
         manager.owed += 1
@@ -288,6 +320,7 @@ class Interchange:
             self._tell(wire.MANAGERS, record)
             return
         peer.accept()
+        self._count(peer)
         old = self._managers.get(info["manager"])
         manager = Manager(peer, info, self._settings)
         peer.manager = manager
@@ -297,10 +330,10 @@ class Interchange:
         )
         held = set(info["held"])
         if old is not None:
-            entries = list(old.tasks.values())
-            self._pending.put_back([entry[0] for entry in entries if entry[0].tid not in held])
-            for task, weight, need, _ in entries:
-                if task.tid in held:
+            manager.held = old.held
+            self._pending.put_back(old.given_back([tid for tid in old.tasks if tid not in held]))
+            for task, weight, need, _ in old.tasks.values():
+                if task.tid not in old.cancelled:
                     manager.take(task, weight, need)
         if self._recovering is not None:
             for tid in held & self._recovering.keys():
@@ -309,10 +342,21 @@ class Interchange:
         if unwanted:
             peer.queue(wire.CANCEL, wire.pack_ids(sorted(unwanted)))
             peer.flush()
+        self._pending.reconsider()
+        self._stir()
         self._announce("registered", manager)
         self._expected.discard(manager.name)
         if self._recovering is not None and not self._expected:
             self._end_recovery()
+
+    def _count(self, peer: Peer) -> None:
+        """Say once when connections come close to the limit; beyond it managers wait at the door, unheard."""
+        if self._descriptors and peer.descriptor >= _CROWDED * self._descriptors:
+            self._log.warning(
+                f"nearly all of {self._descriptors} open files are in use; managers beyond that cannot connect: "
+                "raise the hard limit (ulimit -Hn) where the script is started, or use fewer nodes"
+            )
+            self._descriptors = 0
 
     def _take_over(self, manager: Manager, task: Task) -> None:
         need = json.loads(task.spec) if task.spec else None
@@ -335,9 +379,8 @@ class Interchange:
         if self._managers.get(manager.name) is not manager:
             return  # it was lost before, or has come back over another connection
         del self._managers[manager.name]
-        self._log.warning(
-            f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks"
-        )
+        log = self._log.warning if manager.tasks or not manager.draining else self._log.info
+        log(f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks")
         if manager.tasks:
             info = manager.info
             record = {
@@ -354,13 +397,25 @@ class Interchange:
             manager.peer.flush()
         self._announce("lost", manager, silent=silent)
 
+    def _drain(self, manager: Manager, record: dict[str, Any]) -> None:
+        """Give a manager no more tasks; those that it has not begun, and hands back, go elsewhere."""
+        tids, reason = record.get("back", []), record.get("why")
+        if not isinstance(tids, list) or not isinstance(reason, (str, type(None))):
+            raise wire.ProtocolError("a manager says why it drains, and lists the tasks that it hands back")
+        self._pending.put_back(manager.given_back(tids))
+        if reason is not None:
+            manager.draining = True
+            manager.info["drain_reason"] = reason
+            manager.peer.queue(wire.DRAIN)
+            manager.peer.flush()
+            self._announce("draining", manager)
+
     def _dismiss(self, manager: Manager, farewell: dict[str, Any]) -> None:
         """Let a manager go that ends by itself: tasks that it had not begun go elsewhere."""
         begun = farewell.get("begun")
         if not isinstance(begun, list):
             raise wire.ProtocolError("a farewell lists the tasks that were begun")
-        spared = [tid for tid in manager.tasks if tid not in begun]
-        self._pending.put_back([task for tid in spared if (task := manager.answered(tid))])
+        self._pending.put_back(manager.given_back([tid for tid in manager.tasks if tid not in begun]))
         self._lose(manager, str(farewell.get("why", "ended")))
 
     def _announce(self, event: str, manager: Manager, *, silent: bool = False) -> None:
@@ -368,6 +423,8 @@ class Interchange:
 
     def close(self) -> None:
         """Tell the managers to end, and wait a moment until they have."""
+        if self._orphaned:  # at once: whoever kills all of the run may come next
+            private_folder.remove(self._settings["socket"])
         for manager in self._managers.values():
             manager.peer.queue(wire.END)
             manager.peer.flush()
@@ -382,18 +439,7 @@ class Interchange:
                 self._loop.turn(left)
         self._client.close()
         self._doors.close()
-        if self._orphaned:
-            _remove_private_folder(self._settings["socket"])
         self._log.info("ended")
-
-
-def _remove_private_folder(path: str) -> None:
-    """Remove the local socket and its folder, which the user's process could not."""
-    try:
-        os.unlink(path)
-        os.rmdir(os.path.dirname(path))
-    except OSError:
-        pass
 
 
 def _selector(text: str) -> Any:

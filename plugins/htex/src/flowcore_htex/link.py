@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import socket
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import Any, Final, Protocol
 
-from flowcore_htex import wire
+from flowcore_htex import parcels, wire
+from flowcore_htex.parcels import Carrier, Parcel
 from flowcore_htex.wire import ProtocolError
 
-Message = tuple[int, bytes, list[Any]]
+Message = tuple[int, bytes, Sequence[Any]]
 """Kind, head and buffers."""
 
 _CHUNK: Final = 1 << 16
@@ -22,9 +25,12 @@ _CHUNK: Final = 1 << 16
 _MAPPED: Final = 1 << 18
 """Bytes from which a buffer has a memory map of its own, which its end gives back."""
 
+_PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _SEND_BUFFER: Final = 1 << 21
 _GREEDY: Final = 1 << 22
 _VECTORS: Final = 64
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED: Final = int(socket.MSG_CTRUNC)  # as a plain number: a flag of an enumeration takes microseconds to test
 
 
 class LinkClosed(Exception):
@@ -69,7 +75,7 @@ class Link(Protocol):
 
 
 class StreamLink:
-    """A link over a connected stream socket, which it owns.
+    """A link over a connected Unix stream socket, which it owns; large buffers go as parcels.
 
     `on_blocked` is called with True when something begins to wait for the peer to read, and with False when all is
     sent; meanwhile `flush` is to be called whenever the socket can be written. `limit` is how large a message may be,
@@ -83,7 +89,9 @@ class StreamLink:
         self._rest: bytes | bytearray = b""
         self._filling: _Filling | None = None
         self._out: list[Any] = []
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[memoryview | Carrier] = deque()
+        self._arrivals = parcels.Arrivals()
+        self._parcelled = 0
         self._blocked = False
         self.on_blocked: Callable[[bool], object] = bool
         self.limit: int | None = None
@@ -105,8 +113,8 @@ class StreamLink:
     def receive(self) -> list[Message]:
         """Return what has arrived, at most a few MB of it; see `Link`."""
         messages: list[Message] = []
-        taken = 0
-        while taken < _GREEDY:
+        taken = self._parcelled = 0
+        while taken + self._parcelled < _GREEDY:
             try:
                 if self._filling is not None:
                     size = self._filling.fill(self._sock)
@@ -114,7 +122,7 @@ class StreamLink:
                         messages.append(self._filling.message)
                         self._filling = None
                 else:
-                    data = self._sock.recv(_CHUNK)
+                    data = self._read()
                     size = len(data)
                     if size:
                         self._parse(data, messages)
@@ -136,6 +144,14 @@ class StreamLink:
             self.heard = time.monotonic()
         return messages
 
+    def _read(self) -> bytes:
+        data, ancillary, flags, _ = self._sock.recvmsg(_CHUNK, parcels.ROOM, _CLOEXEC)
+        if ancillary or flags & _TRUNCATED:
+            self._arrivals.add(ancillary)
+            if self.limit is not None:
+                raise ProtocolError("a stranger sends descriptors")
+        return data
+
     def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """See `Link`."""
         self.queue(kind, head, buffers)
@@ -146,9 +162,19 @@ class StreamLink:
         if not buffers:
             self._out += (wire.prefix(kind, len(head), 0), head)
             return
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
-        sizes = struct.pack(f"<{len(views)}Q", *map(len, views))
-        self._out += (wire.prefix(kind, len(head), len(views)) + sizes, head, *views)
+        parcel = buffers if isinstance(buffers, Parcel) else parcels.pack(buffers)
+        if parcel is None:
+            self._out += _laid_out(kind, head, buffers)
+            return
+        out, self._out = self._out, []
+        self._put_off(out)
+        self._waiting.append(Carrier(kind, head, parcel))
+        self.backlog += len(self._waiting[-1])
+
+    def _put_off(self, out: list[Any]) -> None:
+        for view in _grouped(out):
+            self._waiting.append(view)
+            self.backlog += len(view)
 
     def flush(self) -> None:
         """See `Link`."""
@@ -156,9 +182,7 @@ class StreamLink:
             out, self._out = self._out, []
             if not self._waiting and self._send_small(out):
                 return  # the usual case: nothing was waiting, and nothing is
-            for view in _grouped(out):
-                self._waiting.append(view)
-                self.backlog += len(view)
+            self._put_off(out)
         if self._waiting:
             self._send_waiting()
         if self._blocked != bool(self._waiting):
@@ -188,21 +212,37 @@ class StreamLink:
     def _send_waiting(self) -> None:
         waiting = self._waiting
         while waiting:
+            first = waiting[0]
             try:
-                sent = self._sock.sendmsg([waiting[place] for place in range(min(len(waiting), _VECTORS))])
+                if isinstance(first, Carrier):
+                    sent = self._sock.sendmsg([first.message], first.parcel.rights)
+                    waiting[0] = first.message  # the descriptor has gone with the first byte
+                else:
+                    sent = self._sock.sendmsg(list(_views(waiting)))
             except BlockingIOError:
                 return
             except OSError as error:
-                raise LinkClosed(str(error)) from error
+                if error.errno != errno.ETOOMANYREFS or not isinstance(first, Carrier):
+                    raise LinkClosed(str(error)) from error
+                self._unpack_first(first)
+                continue
             self.backlog -= sent
             while waiting and sent >= len(waiting[0]):
                 sent -= len(waiting.popleft())
             if sent:
-                waiting[0] = waiting[0][sent:]
+                waiting[0] = waiting[0][sent:]  # type: ignore[index]  # of a carrier it is the message by now
+
+    def _unpack_first(self, carrier: Carrier) -> None:
+        """Send the bytes instead of the descriptor, too many of which are on their way to slow readers."""
+        views = [memoryview(part) for part in _laid_out(carrier.kind, carrier.head, list(carrier.parcel))]
+        self.backlog += sum(map(len, views)) - len(carrier)
+        self._waiting.popleft()
+        self._waiting.extendleft(reversed(views))
 
     def close(self) -> None:
         """See `Link`."""
         self._sock.close()
+        self._arrivals.close()
 
     def _prefix(self, data: bytes | bytearray, position: int) -> tuple[int, int, int]:
         kind, head_size, count = wire.parse_prefix(data, position)
@@ -237,11 +277,19 @@ class StreamLink:
                     self._filling = filling
                     return
                 messages.append(filling.message)
+            elif kind == wire.PARCEL:
+                messages.append(self._received(data[start:end]))
             else:
                 messages.append((kind, data[start:end], []))
             position = end
         if position < size:
             self._rest = data[position:]
+
+    def _received(self, head: bytes) -> Message:
+        kind, inner, sizes = wire.unpack_parcel(head)
+        buffers = self._arrivals.claim(sizes)
+        self._parcelled += parcels.weight(buffers)
+        return kind, inner, buffers
 
 
 class _Filling:
@@ -262,7 +310,7 @@ class _Filling:
         while not self._view and self._sizes:
             size = self._sizes.popleft()
             try:
-                buffer = mmap.mmap(-1, size) if size >= _MAPPED else bytearray(size)
+                buffer = mmap.mmap(-1, size, flags=_PRIVATE) if size >= _MAPPED else bytearray(size)
             except (MemoryError, OSError, ValueError, OverflowError) as error:
                 raise ProtocolError(f"there is no room for a buffer of {size} bytes") from error
             self._buffers.append(buffer)
@@ -294,6 +342,19 @@ def _sizes(data: bytes, start: int, count: int) -> tuple[int, ...]:
     return sizes
 
 
+def _laid_out(kind: int, head: bytes, buffers: Sequence[Any]) -> list[Any]:
+    sizes = struct.pack(f"<{len(buffers)}Q", *map(wire.size, buffers))
+    return [wire.prefix(kind, len(head), len(buffers)) + sizes, head, *chain.from_iterable(map(wire.views, buffers))]
+
+
+def _views(waiting: Iterable[memoryview | Carrier]) -> Iterable[memoryview]:
+    """Return what can be sent in one call: the bytes before the next carrier."""
+    for part in islice(waiting, _VECTORS):
+        if isinstance(part, Carrier):
+            return
+        yield part
+
+
 def _grouped(parts: list[Any]) -> Iterable[memoryview]:
     """Join small neighbours, leave large parts as they are."""
     small: list[Any] = []
@@ -322,7 +383,7 @@ class BlockingLink(StreamLink):
         try:
             while not messages:
                 if self._filling is None:
-                    data = self._sock.recv(_CHUNK)
+                    data = self._read()
                     if not data:
                         raise LinkClosed("closed by the peer")
                     self._parse(data, messages)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from flowcore_htex import wire
+from flowcore_htex import descriptors, wire
 from flowcore_htex.affinity import accelerator_environment, affinity_environment, worker_cores
 from flowcore_htex.environment import worker_environment
 from flowcore_htex.link import LinkClosed
@@ -25,6 +25,7 @@ from flowcore_htex.registration import python_version
 from flowcore_htex.slots import Slot
 from flowcore_htex.upstream import Unreachable, Upstream
 from flowcore_htex.version import RELEASE
+from flowcore_htex.walltime import ALMOST_OVER, BLOCK_END, seconds_left, time_for_tasks
 from flowcore_htex.wire import Task
 
 _RECONNECT: Final = 10.0
@@ -57,13 +58,34 @@ class Manager:
         self._upstream = Upstream(settings, self._loop, log)
         self._started = time.monotonic()
         self._drain_at = self._started + settings["drain_period"] if settings["drain_period"] else None
+        self._end_at = self._find_end()
+        self._ending = False
+        self._reason: str | None = None
         self._draining = False
         self._going = True
         self._dismissed = False
         self._hold = settings["poll_period"] / 1000
         self._held_since: float | None = None
-        _allow_descriptors(3 * self._count + 64)
+        descriptors.allow(3 * self._count + 64)
         self._pool = WorkerPool(self._slots(), self._report, log, settings, self._loop, self._gpus)
+
+    def _find_end(self) -> float | None:
+        """Return when this node drains because its block is about to end, None where nobody knows of an end."""
+        try:
+            left = seconds_left(os.environ, time.time())
+        except ValueError as error:
+            self._log.warning(f"{BLOCK_END} cannot be understood, tasks are taken as if there were no end: {error}")
+            return None
+        if left is None:
+            return None
+        seconds = time_for_tasks(left)
+        if seconds <= 0:
+            raise NodeBroken(
+                f"the walltime of this block leaves no time for tasks: {left:.1f} s ({BLOCK_END})\n"
+                "  give the provider a longer walltime, or make its worker_init quicker"
+            )
+        self._log.info(f"the block ends in {left:.0f} s; tasks are taken for {seconds:.0f} s")
+        return self._started + seconds
 
     def _slots(self) -> list[Slot]:
         logs = self._settings["worker_logs"]
@@ -95,26 +117,28 @@ class Manager:
                 self._on_interchange(-1)
             else:
                 self._loop.turn(self._timeout())
-            self._pool.dispatch()
-            self._forward()
             self._keep_time()
+            if self._ending:
+                self._hand_back(self._pool.give_up())
+            else:
+                self._pool.dispatch()
+            self._forward()
 
     def _timeout(self) -> float:
         now = time.monotonic()
         due: list[float] = [self._upstream.sent + self._settings["heartbeat_period"]]
         due.append(self._upstream.heard + self._settings["heartbeat_threshold"])
-        if self._drain_at is not None:
-            due.append(self._drain_at)
+        due += [at for at in (self._drain_at, self._end_at) if at is not None]
         if self._held_since is not None:
             due.append(self._held_since + self._hold)
-        limit = self._pool.enforcement.deadline()
+        limit = self._pool.deadline()
         if limit is not None:
             due.append(limit)
         return max(0.0, min(due) - now)
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        self._pool.enforcement.check(now)
+        self._pool.keep_time(now)
         if now - self._upstream.sent >= self._settings["heartbeat_period"]:
             self._upstream.send(wire.HEARTBEAT)
         if now - self._upstream.heard >= self._settings["heartbeat_threshold"]:
@@ -122,13 +146,28 @@ class Manager:
             self._reconnect()
         if self._drain_at is not None and now >= self._drain_at:
             self._drain_at = None
-            self._log.info("draining")
-            self._upstream.send(wire.DRAIN)
+            self._drain("its drain_period is over")
+        if self._end_at is not None and now >= self._end_at:
+            self._end_at = None
+            self._ending = True
+            self._drain(ALMOST_OVER)
         if self._draining and not self._pool.busy():
             self._log.info("drained")
             self._going = False
 
-    def _report(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _drain(self, reason: str) -> None:
+        """Ask for no more tasks; the answer is the last to come after those on their way."""
+        self._reason = reason
+        self._log.info(f"draining: {reason}")
+        self._upstream.send(wire.DRAIN, wire.pack_json({"why": reason}))
+
+    def _hand_back(self, tids: list[int]) -> None:
+        """Let others have tasks that have not begun: there would be no time for them here, or somebody else is idle."""
+        if tids:
+            self._log.info(f"handing back {len(tids)} tasks")
+            self._upstream.send(wire.DRAIN, wire.pack_json({"back": tids}))
+
+    def _report(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if self._log.level <= DEBUG:
             self._log.debug(f"outcome of kind {kind}, {len(head)} bytes, {len(buffers)} buffers")
         self._upstream.report(kind, head, buffers)
@@ -148,6 +187,10 @@ class Manager:
     # -- the interchange
 
     def _connect(self, timeout: float) -> None:
+        """Find the interchange and register; whoever says there that it drains gets no more tasks."""
+        self._draining = self._reason is not None
+        if self._ending:
+            self._pool.give_up()  # what is not held goes elsewhere
         registration = {
             "manager": self.name,
             "protocol": wire.VERSION,
@@ -164,9 +207,16 @@ class Manager:
             "worker_count": self._count,
             "start": time.time(),
             "draining": self._draining,
+            "drain_reason": self._reason,
+            "seconds_left": self._seconds_left(),
             "held": self._pool.held() + self._upstream.unacknowledged_ids(),
         }
         self._upstream.connect(self._on_interchange, registration, timeout)
+
+    def _seconds_left(self) -> float | None:
+        if self._ending:
+            return 0.0
+        return None if self._end_at is None else max(0.0, self._end_at - time.monotonic())
 
     def _reconnect(self) -> None:
         self._upstream.disconnect()
@@ -186,12 +236,12 @@ class Manager:
         for message in messages:
             self._handle(*message)
 
-    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _handle(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.TASKS:
             self._take(wire.tasks_of(head))
         elif kind == wire.BIG_TASK:
             tid, function, spec = wire.unpack_big_task(head)
-            self._take([Task(tid, function, b"", tuple(buffers), spec)])
+            self._take([Task(tid, function, b"", buffers, spec)])
         elif kind == wire.FUNCTION:
             self._pool.add_function(*wire.unpack_function(head))
         elif kind == wire.FORGET:
@@ -202,6 +252,8 @@ class Manager:
             self._upstream.acknowledged(sum(wire.unpack_ids(head)))
         elif kind == wire.DRAIN:
             self._draining = True
+        elif kind == wire.RECALL:
+            self._hand_back(self._pool.give_back(sum(wire.unpack_ids(head))))
         elif kind == wire.REGISTER:
             self._log.warning("the interchange has given this manager up")
             self._reconnect()
@@ -228,6 +280,11 @@ class Manager:
         if not self._upstream.connected:
             raise SystemExit(0)  # out of the wait for an interchange
 
+    @property
+    def farewell(self) -> str:
+        """What is said of a good end of this manager."""
+        return "was told to end" if self._reason is None else f"ended: {self._reason}"
+
     def close(self, why: str) -> None:
         """End the workers; where the run goes on, report their last outcomes and say what is lost with them.
 
@@ -250,7 +307,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = 1
     manager = None
-    why = "was told to end"
+    why = None
     try:
         manager = Manager(settings, folder, name, journal)
         manager.heed_signals()
@@ -267,18 +324,9 @@ def main() -> NoReturn:
         raise
     finally:
         if manager is not None:
-            manager.close(why)
+            manager.close(why or manager.farewell)
     journal.info("ended")
     sys.exit(code)
-
-
-def _allow_descriptors(wanted: int) -> None:
-    """Raise the limit on open files where the workers need more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (min(hard, wanted) if hard != resource.RLIM_INFINITY else wanted, hard)
-        )
 
 
 def read_settings(arguments: list[str]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
+from flowcore_htex.walltime import time_needed
+
 UNITS: Final = 64
 """A worker's worth of work, in units; a short task counts less, so that several are sent ahead."""
 
@@ -76,21 +78,26 @@ def _number(block_id: Any) -> tuple[float, str]:
 
 
 class Room(NamedTuple):
-    """What a manager has, or what of it is free: worker slots, memory and disk in MB, accelerators."""
+    """What a manager has, or what of it is free: worker slots, memory and disk in MB, accelerators, and seconds.
+
+    `seconds` is how long tasks can run there before it drains; infinite where its block has no end that is known.
+    """
 
     slots: float
     memory: float
     disk: float
     gpus: float
+    seconds: float = float("inf")
 
 
 def fits(room: Room, need: Mapping[str, Any], slots: int) -> bool:
-    """Whether a task that takes `slots` worker slots, and memory, disk and accelerators by `need`, has room."""
+    """Whether a task that takes `slots` worker slots, and memory, disk, accelerators and time by `need`, has room."""
     return (
         slots <= room.slots
         and need.get("memory", 0) <= room.memory
         and need.get("disk", 0) <= room.disk
         and need.get("gpus", 0) <= room.gpus
+        and time_needed(need) <= room.seconds
     )
 
 

@@ -45,14 +45,19 @@ class Nursery:
         loop: where the zygote's answers are waited for.
         log: the manager's log.
         sys_path: folders that the user's process imports from.
-        died: called with a slot and an exit code when a worker has ended.
+        died: called with a slot, an exit code, and whether it ended by itself, when a worker has ended.
 
     Attributes:
         cells: two shared 64-bit cells for each worker; see `Worker`.
     """
 
     def __init__(
-        self, slots: list[Slot], loop: Loop, log: Log, sys_path: list[list[str]], died: Callable[[Slot, int], None]
+        self,
+        slots: list[Slot],
+        loop: Loop,
+        log: Log,
+        sys_path: list[list[str]],
+        died: Callable[[Slot, int, bool], None],
     ) -> None:
         self._slots = slots
         self._loop = loop
@@ -75,7 +80,10 @@ class Nursery:
         arguments = [sys.executable, "-c", BARE, "flowcore_htex.zygote", str(theirs.fileno()), str(self._shared)]
         self._zygote = os.posix_spawn(sys.executable, arguments, os.environ, setsid=True)
         theirs.close()
-        ours.send(json.dumps({"sys_path": self._sys_path}).encode())
+        try:
+            ours.send(json.dumps({"sys_path": self._sys_path}).encode())
+        except OSError:
+            pass  # it has been killed already, which is noticed where its answers are read
         self._loop.watch(ours.fileno(), self._on_zygote)
         adopt_orphans(True)
         return ours
@@ -134,7 +142,7 @@ class Nursery:
             if slot.killed:
                 self.kill(slot)
         elif "exited" in record:
-            self._died(self._slots[record["exited"]], record["code"])
+            self._died(self._slots[record["exited"]], record["code"], True)
         else:
             raise NodeBroken(f"a worker cannot be forked: {record['why']}")
 
@@ -160,17 +168,20 @@ class Nursery:
         self._unborn = 0
         self._control = self._start()
         for slot in self._slots:
-            self._died(slot, -signal.SIGKILL)
+            self._died(slot, -signal.SIGKILL, False)
 
     def close(self) -> None:
         """Have all workers end, and wait until the zygote has swept up."""
         self._tell({"do": "end"})
-        self._control.settimeout(_END)
         try:
+            self._control.settimeout(_END)
             while self._control.recv(_PACKET):
                 pass
         except OSError:
             pass
         self._control.close()
-        os.waitpid(self._zygote, os.WNOHANG)
+        try:
+            os.waitpid(self._zygote, os.WNOHANG)
+        except ChildProcessError:
+            pass  # it was the last of those that were killed
         sweep(_SWEEP)

@@ -105,7 +105,7 @@ def _selector(name: str, value: Any) -> ManagerSelector:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name}={value!r}: it has to be a text")
+        raise ValueError(f"{name}={value!r}: it has to be a text, and not an empty one")
     return value
 
 
@@ -152,8 +152,8 @@ def _field(check: Callable[[str, Any], Any]) -> Any:
         try:
             return check(field.name, value)
         except (TypeError, ValueError) as error:
-            text = str(error)
-            raise ConfigurationError(text if text.startswith(field.name) else f"{field.name}: {text}") from error
+            named = str(error).startswith(field.name)
+            raise ConfigurationError(str(error) if named else f"{field.name}={value!r}: {error}") from error
 
     return attrs.field(converter=attrs.Converter(convert, takes_self=True, takes_field=True))
 

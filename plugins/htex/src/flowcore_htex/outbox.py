@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from flowcore.futures import TaskFuture
 from flowcore.serialize import FunctionCache, FunctionEntry, SerializationError
 from flowcore.serialize.functions import function_name
-from flowcore.serialize.pickling import dumps, dumps_call
+from flowcore.serialize.pickling import pieces, pieces_of_call
 from flowcore_htex import wire
 from flowcore_htex.link import Link
 
@@ -87,14 +87,14 @@ class Outbox:
         entry: FunctionEntry | None = None
         try:
             entry = self._functions.entry(func)
-            payload = dumps((func, (args, kwargs)), buffers) if entry is None else dumps_call(args, kwargs, buffers)
+            pickled = (
+                pieces((func, (args, kwargs)), buffers) if entry is None else pieces_of_call(args, kwargs, buffers)
+            )
         except Exception as error:
             what = "an argument" if entry is not None else "the function or an argument"
             raise SerializationError(function_name(func), f"{type(error).__name__}: {error}", what) from error
-        size = len(payload) + _OVERHEAD
-        if buffers or size >= wire.BIG:
-            return Call(entry, b"", [payload, *buffers], spec, size + sum(map(_size, buffers)))
-        return Call(entry, payload, buffers, spec, size)
+        payload, buffers = wire.parted(pickled, buffers)
+        return Call(entry, payload, buffers, spec, _OVERHEAD + len(payload) + sum(map(wire.size, buffers)))
 
     def add(self, future: HtexFuture, call: Call) -> int:
         """Queue a call; returns how many wait."""
@@ -172,10 +172,6 @@ class Outbox:
         if batch:
             link.queue(wire.TASKS, wire.pack_tasks(batch))
         self.size = 0
-
-
-def _size(buffer: Any) -> int:
-    return memoryview(buffer).nbytes
 
 
 def _drained(ids: deque[int]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from flowcore_htex import wire
@@ -22,6 +22,10 @@ class Peer(Protocol):
 
     def accept(self) -> None:
         """Take note that it has registered."""
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that the connection is here."""
 
     @property
     def heard(self) -> float:
@@ -52,6 +56,11 @@ class StreamPeer:
         self.link.limit = None
 
     @property
+    def descriptor(self) -> int:
+        """See `Peer`."""
+        return self.link.fileno()
+
+    @property
     def heard(self) -> float:
         """When it was last heard, by `time.monotonic`."""
         return self.link.heard
@@ -80,7 +89,10 @@ class Manager:
         tasks: these tasks, each with its units, and with what it asks for and the slots that takes, if anything.
         known: numbers of the functions it has.
         owed: outcome messages received from it and not acknowledged.
+        cancelled: those of them that nobody wants any more, and of which it was told.
         held: whether it is to get no more tasks, because its block is about to be cancelled.
+        ends: when it will drain because the walltime of its block is almost over, by `time.monotonic`; infinite where
+            that is not known.
     """
 
     def __init__(self, peer: Peer, info: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -92,12 +104,14 @@ class Manager:
         self.used = 0
         self.tasks: dict[int, tuple[Task, int, dict[str, Any] | None, int]] = {}
         self.known: set[int] = set()
+        self.cancelled: set[int] = set()
         self.owed = 0
         self.held = False
         self.draining: bool = info["draining"]
         self.told = time.monotonic()
+        left = info.get("seconds_left")
+        self.ends = float("inf") if left is None else self.told + left
         self.idle_since = time.time()
-        self.total = Room(self.workers, info["memory"], info["disk"], info["gpus"])
         self._taken = [0.0, 0.0, 0.0]
 
     @property
@@ -111,12 +125,23 @@ class Manager:
         bound = bool(settings["accelerators"])
         return slots_needed(need, settings["cores_per_worker"], settings["mem_per_worker"], bound)
 
+    @property
+    def seconds(self) -> float:
+        """How long tasks can run here, infinite where that is not known."""
+        return max(0.0, self.ends - time.monotonic())
+
+    @property
+    def total(self) -> Room:
+        """What it has for tasks."""
+        info = self.info
+        return Room(self.workers, info["memory"], info["disk"], info["gpus"], self.seconds)
+
     def free(self) -> Room:
         """Return what is free now."""
         memory, disk, gpus = self._taken
-        return Room(
-            self.workers - self.used / UNITS, self.total.memory - memory, self.total.disk - disk, self.total.gpus - gpus
-        )
+        slots = self.workers - self.used / UNITS
+        info = self.info
+        return Room(slots, info["memory"] - memory, info["disk"] - disk, info["gpus"] - gpus, self.seconds)
 
     def take(self, task: Task, weight: int, need: dict[str, Any] | None = None) -> None:
         """Note that it was given a task."""
@@ -134,12 +159,19 @@ class Manager:
         if entry is None:
             return None
         task, weight, need, _ = entry
+        self.cancelled.discard(tid)
         self.used -= weight
         if need is not None:
             self._account(need, -1)
         if not self.tasks:
             self.idle_since = time.time()
         return task
+
+    def given_back(self, tids: Iterable[int]) -> list[Task]:
+        """Note that it has not begun these tasks, and never will; return those that somebody still wants."""
+        unwanted = self.cancelled.intersection(tids)
+        tasks = [(tid, self.answered(tid)) for tid in tids]
+        return [task for tid, task in tasks if task is not None and tid not in unwanted]
 
     def _account(self, need: dict[str, Any], sign: int) -> None:
         for place, key in enumerate(("memory", "disk", "gpus")):
@@ -176,6 +208,7 @@ class Manager:
             "idle_duration": 0.0 if self.tasks else time.time() - self.idle_since,
             "active": self.open,
             "draining": self.draining,
+            "seconds_left": None if self.ends == float("inf") else self.seconds,
             "flowcore_version": self.info["release"],
             "python_version": self.info["python"],
         }

@@ -6,17 +6,23 @@ import heapq
 import json
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from flowcore_htex.log import Log
 from flowcore_htex.matching import UNITS, ManagerSelector, choose, reserve, units_ahead
 from flowcore_htex.peers import Manager
+from flowcore_htex.walltime import time_needed
 from flowcore_htex.wire import Task
 
 _LAST: Final = float("inf")
 _SOONEST: Final = float("-inf")
+_ANY: Final = float("inf")
 _LOOK_BEHIND: Final = 64
 """How many demanding tasks behind one that has to wait are tried."""
+
+
+_Special: TypeAlias = "tuple[float, int, Task, dict[str, Any]]"
+"""A task that asks for something: its priority, its age, itself, and what it asks for."""
 
 
 class Pending:
@@ -29,10 +35,15 @@ class Pending:
         self._selector = selector
         self._prefetch = prefetch
         self._plain: deque[Task] = deque()
-        self._special: list[tuple[float, int, Task, dict[str, Any]]] = []
+        self._special: list[_Special] = []
+        self._late: list[_Special] = []  # they ask for more time than any manager has; only another one can help them
 
     def __len__(self) -> int:
-        return len(self._plain) + len(self._special)
+        return len(self._plain) + len(self._special) + len(self._late)
+
+    def __bool__(self) -> bool:
+        """Whether there are tasks that the managers there are may have time for."""
+        return bool(self._plain or self._special)
 
     def add(self, tasks: Iterable[Task]) -> None:
         """Queue tasks that ask for nothing, in the order given."""
@@ -46,11 +57,20 @@ class Pending:
         heapq.heappush(self._special, (priority, task.tid, task._replace(spec=spec), need))
 
     def put_back(self, tasks: list[Task]) -> None:
-        """Queue tasks again that were given out and never started: before all others."""
+        """Queue tasks again that were given out and never started.
+
+        Those that ask for something go before all others, those that ask for nothing before all that ask for nothing.
+        """
         self._plain.extendleft(task for task in reversed(tasks) if not task.spec)
         for task in tasks:
             if task.spec:
                 heapq.heappush(self._special, (_SOONEST, task.tid, task, json.loads(task.spec)))
+
+    def reconsider(self) -> None:
+        """Have another look at tasks that no manager had time for: one has come."""
+        for entry in self._late:
+            heapq.heappush(self._special, entry)
+        self._late.clear()
 
     def drop(self, tids: set[int]) -> set[int]:
         """Forget cancelled tasks; returns those that were waiting here."""
@@ -61,18 +81,22 @@ class Pending:
         if waiting:
             self._special = [entry for entry in self._special if entry[1] not in waiting]
             heapq.heapify(self._special)
-        return found | waiting
+        late = {entry[1] for entry in self._late if entry[1] in tids}
+        if late:
+            self._late = [entry for entry in self._late if entry[1] not in late]
+        return found | waiting | late
 
     def give_out(self, managers: dict[str, Manager], functions: dict[int, bytes]) -> None:
         """Send as many tasks to the managers as they have room for."""
         able = {name: manager for name, manager in managers.items() if manager.open}
+        longest = max((manager.seconds for manager in able.values()), default=0.0) if self._special else 0.0
         if self._special and able:
-            able = self._give_special(able, functions)
+            able = self._give_special(able, longest, functions)
         for level in (1, 1 + self._prefetch) if self._prefetch else (1,):
             if self._plain:
                 self._give_plain(able, level, functions)
         if self._special and not self._plain and able:
-            self._give_special(able, functions)
+            self._give_special(able, longest, functions)
 
     def _give_plain(self, able: dict[str, Manager], level: int, functions: dict[int, bytes]) -> None:
         ready = {name for name, manager in able.items() if manager.used < level * UNITS * manager.workers}
@@ -81,19 +105,28 @@ class Pending:
         names: Iterable[str] = ready
         if len(able) > 1:
             names = self._sorted({name: able[name].report() for name in ready})
+            idle = [name for name in names if len(able[name].tasks) < able[name].workers]
+            self._fill(able, idle, level, 1, functions)  # nobody waits in line while somebody else is idle
+        self._fill(able, names, level, _ANY, functions)
+
+    def _fill(
+        self, able: dict[str, Manager], names: Iterable[str], level: int, each: float, functions: dict[int, bytes]
+    ) -> None:
+        """Give managers tasks for `level` times their workers, but not more than `each` for each worker."""
         plain, estimates = self._plain, self.estimates
         for name in names:
+            if not plain:
+                return
             manager = able[name]
             limit = level * UNITS * manager.workers
-            given = []
-            while plain and manager.used < limit:
+            room = each * manager.workers - len(manager.tasks)
+            given: list[Task] = []
+            while plain and manager.used < limit and len(given) < room:
                 task = plain.popleft()
                 manager.take(task, units_ahead(estimates.get(task.function)))
                 given.append(task)
             if given:
                 manager.hand_over(given, functions)
-            if not plain:
-                return
 
     def _sorted(self, ready: dict[str, dict[str, Any]]) -> list[str]:
         """Ask the selector, which may be the user's, and take whatever it says for advice."""
@@ -106,12 +139,23 @@ class Pending:
             chosen = []
         return list(dict.fromkeys([*chosen, *ready]))
 
-    def _give_special(self, able: dict[str, Manager], functions: dict[int, bytes]) -> dict[str, Manager]:
-        """Place tasks that ask for something; returns the managers that are left for all others."""
-        kept: list[tuple[float, int, Task, dict[str, Any]]] = []
+    def _give_special(
+        self, able: dict[str, Manager], longest: float, functions: dict[int, bytes]
+    ) -> dict[str, Manager]:
+        """Place tasks that ask for something; returns the managers that are left for all others.
+
+        Args:
+            able: managers that may be given tasks.
+            longest: seconds that tasks can run where there are most of them, be it in a manager that is not in `able`.
+            functions: the functions by number.
+        """
+        kept: list[_Special] = []
         reserved = False
         while self._special and able and len(kept) < _LOOK_BEHIND:
             priority, tid, task, need = self._special[0]
+            if time_needed(need) > longest:
+                self._late.append(heapq.heappop(self._special))
+                continue
             if priority == _LAST and self._plain and self._plain[0].tid < tid:
                 break
             heapq.heappop(self._special)

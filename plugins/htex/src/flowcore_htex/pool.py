@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from flowcore_htex import wire
@@ -18,13 +18,14 @@ from flowcore_htex.loop import Loop
 from flowcore_htex.matching import UNITS, learn, units
 from flowcore_htex.node import slots_needed
 from flowcore_htex.nursery import NodeBroken, Nursery
+from flowcore_htex.recall import LATE, Recall
 from flowcore_htex.slots import Slot, tail
 from flowcore_htex.wire import Task
 
 _STILLBORN: Final = 5
 """So many workers in a row that die before they finish a task, and the manager gives up."""
 
-Report = Callable[[int, bytes, "list[Any]"], None]
+Report = Callable[[int, bytes, "Sequence[Any]"], None]
 
 
 class WorkerPool:
@@ -66,6 +67,7 @@ class WorkerPool:
         self._by_descriptor: dict[int, Slot] = {}
         self._nursery = Nursery(slots, loop, log, settings["sys_path"], self._died)
         self._cells = self._nursery.cells
+        self._recall = Recall(slots, self._cells, self._send_recall, self._put_back)
         for slot in slots:
             self._spawn(slot)
 
@@ -118,13 +120,36 @@ class WorkerPool:
         """Return the ids of tasks that were received and never given to a worker."""
         return [task.tid for tasks in self.wanted.values() for task in tasks] + [task.tid for task in self.queue]
 
+    def give_up(self) -> list[int]:
+        """Forget the tasks that were never given to a worker; returns their ids."""
+        tids = self.unstarted()
+        self.queue.clear()
+        self.wanted.clear()
+        return tids
+
+    def give_back(self, count: int) -> list[int]:
+        """Forget up to so many tasks that wait for a worker, the last ones; returns their ids."""
+        return [self.queue.pop().tid for _ in range(min(count, len(self.queue)))][::-1]
+
     def busy(self) -> bool:
         """Whether there is any task that was not answered."""
         return bool(self.queue or self.wanted or any(slot.tasks for slot in self.slots))
 
+    def deadline(self) -> float | None:
+        """Return when `keep_time` has to be called next, None for never."""
+        due = [at for at in (self.enforcement.deadline(), self._recall.due) if at is not None]
+        return min(due, default=None)
+
+    def keep_time(self, now: float) -> None:
+        """Kill workers whose tasks are over a limit, and take back tasks that wait behind a long one."""
+        self.enforcement.check(now)
+        if self._recall.due is not None and now >= self._recall.due:
+            self._recall.check(now)
+
     def dispatch(self) -> None:
         """Give queued tasks to workers."""
         queue, ready = self.queue, self._ready
+        now = time.monotonic() if queue else 0.0
         share = -(-len(queue) // len(self.slots))
         while queue:
             if queue[0].spec:
@@ -135,13 +160,17 @@ class WorkerPool:
                 return
             slot = ready.popleft()
             slot.listed = False
+            if slot.tasks and now - slot.since >= LATE:
+                continue  # it is in the midst of a long task, and is listed again when that has ended
             if slot.blocked is None and slot.link is not None and not slot.killed:
-                self._feed(slot, share)
+                self._feed(slot, share, now)
 
-    def _feed(self, slot: Slot, share: int) -> None:
+    def _feed(self, slot: Slot, share: int, now: float) -> None:
         """Give a worker up to `share` tasks, as long as they are short enough to be one worker's next work."""
         queue = self.queue
         given: list[Task] = []
+        if not slot.tasks:
+            slot.since = now
         while queue and len(given) < share and not queue[0].spec:
             weight = units(self.estimates.get(queue[0].function))
             if slot.load and slot.load + weight > UNITS:
@@ -152,6 +181,8 @@ class WorkerPool:
             if task.buffers:
                 break
         self._hand_over(slot, given)
+        if len(slot.tasks) > 1:
+            self._recall.watch(now)
         if given and slot.load <= UNITS // 2:
             self._list(slot)
 
@@ -204,6 +235,7 @@ class WorkerPool:
         slot = self._by_descriptor[descriptor]
         link = slot.link
         assert link is not None
+        slot.since = time.monotonic()
         if link.backlog:
             self._flush(slot)
         try:
@@ -215,7 +247,7 @@ class WorkerPool:
         for message in messages:
             self._outcome(slot, *message)
 
-    def _outcome(self, slot: Slot, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _outcome(self, slot: Slot, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.RESULTS:
             tids, seconds = wire.unpack_result_times(head)
             for tid, time_taken in zip(tids, seconds):  # noqa: B905 - one length, by construction
@@ -224,6 +256,8 @@ class WorkerPool:
             tid, time_taken, _ = wire.unpack_big_result(head)
             self._finished(slot, tid, time_taken)
         else:
+            if kind == wire.RECALL:
+                self._recall.returned(slot, wire.unpack_ids(head))
             return
         slot.proven = True
         self._stillborn = 0
@@ -271,9 +305,24 @@ class WorkerPool:
         if self._cells[2 * slot.index] == tid or len(slot.tasks) == 1:
             self._doom(slot, tid, None)
             return
-        self._send(slot, wire.CANCEL, wire.pack_ids([tid]))
-        slot.cancellations += 1
-        self._cells[2 * slot.index + 1] = slot.cancellations
+        slot.recalled.discard(tid)
+        self._call_off(slot, wire.CANCEL, [tid])
+
+    def _call_off(self, slot: Slot, kind: int, tids: list[int]) -> None:
+        """Tell a worker not to begin tasks, in a message that it looks for before it begins one."""
+        self._send(slot, kind, wire.pack_ids(tids))
+        slot.called_off += 1
+        self._cells[2 * slot.index + 1] = slot.called_off
+
+    def _send_recall(self, slot: Slot, tids: list[int]) -> None:
+        self._log.info(f"worker {slot.index} is long at a task; {len(tids)} behind it go elsewhere")
+        self._call_off(slot, wire.RECALL, tids)
+
+    def _put_back(self, slot: Slot, tids: list[int]) -> None:
+        tasks = [slot.answered(tid) for tid in tids]
+        self.queue.extendleft(task for task in reversed(tasks) if task is not None)
+        if not slot.tasks:
+            self._list(slot)  # no outcome will do that
 
     def _doom(self, slot: Slot, tid: int, record: dict[str, Any] | None) -> None:
         """Kill a worker for the sake of one task; `record` is what is reported of that task."""
@@ -281,8 +330,14 @@ class WorkerPool:
             slot.doomed[tid] = record
             self._kill(slot)
 
-    def _died(self, slot: Slot, code: int) -> None:
-        """Take the last outcomes, report the task that was running, put the others back, start another worker."""
+    def _died(self, slot: Slot, code: int, alone: bool) -> None:
+        """Take the last outcomes, report the task that was running, put the others back, start another worker.
+
+        Args:
+            slot: the worker.
+            code: how it ended.
+            alone: whether it ended by itself, and not with the zygote.
+        """
         if slot.link is not None:
             self._drain(slot, slot.link)
             self._disconnect(slot)
@@ -291,7 +346,7 @@ class WorkerPool:
         if started in slot.tasks and started not in slot.doomed and not slot.killed:
             victims.append(started)
         self._log.warning(f"worker {slot.index} (pid {slot.pid}) ended with {code}, task {victims or 'none'}")
-        if not slot.proven and not victims and not slot.killed:
+        if alone and not slot.proven and not victims and not slot.killed:
             self._stillborn += 1
         for tid in victims:
             self._report_victim(slot, tid, code)

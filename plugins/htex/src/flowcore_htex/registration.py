@@ -9,6 +9,8 @@ from typing import Any, Final
 from flowcore_htex import wire
 from flowcore_htex.version import RELEASE
 
+_NONE: Final = type(None)
+
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "manager": (str,),
     "hostname": (str,),
@@ -21,6 +23,8 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "worker_count": (int,),
     "start": (int, float),
     "draining": (bool,),
+    "drain_reason": (str, _NONE),
+    "seconds_left": (int, float, _NONE),
     "held": (list,),
 }
 

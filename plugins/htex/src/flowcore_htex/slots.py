@@ -28,12 +28,15 @@ class Slot:
         cores: the cores it keeps to, empty for all.
         gpu: the accelerator it has to itself.
         listed: whether it is among the workers that can be given tasks.
-        cancellations: how many cancellations it was sent.
+        called_off: how many messages it was sent that call tasks off.
+        since: when it last said anything or, if that is later, began to be busy, by `time.monotonic`.
+        recalled: tasks that it is not to begin any more, and of which it is not known yet whether it has.
+        recalling: whether some of them were recalled a moment ago.
     """
 
     __slots__ = (
         "blocked",
-        "cancellations",
+        "called_off",
         "cores",
         "doomed",
         "environment",
@@ -47,6 +50,9 @@ class Slot:
         "log",
         "pid",
         "proven",
+        "recalled",
+        "recalling",
+        "since",
         "tasks",
         "weights",
     )
@@ -71,7 +77,10 @@ class Slot:
         self.known: set[int] = set()
         self.doomed: dict[int, dict[str, Any] | None] = {}
         self.killed = False
-        self.cancellations = 0
+        self.called_off = 0
+        self.since = 0.0
+        self.recalled: set[int] = set()
+        self.recalling = False
 
     def connect(self) -> socket.socket:
         """Start anew with a fresh connection, and return the worker's end of it."""
@@ -102,6 +111,7 @@ class Slot:
         task = self.tasks.pop(tid, None)
         if task is not None:
             self.load -= self.weights.pop(tid)
+            self.recalled.discard(tid)
         return task
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flowcore_htex import wire
+from flowcore_htex import private_folder, wire
 from flowcore_htex.link import Link, LinkClosed, StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
@@ -31,6 +31,7 @@ class Upstream:
         self._log = log
         self._unacknowledged: deque[tuple[int, bytes, Sequence[Any]]] = deque()
         self._link: Link | None = None
+        self._local = False  # once it is True, the want of the socket is the end of the run
         self.sent = time.monotonic()
         self.unsent = 0
 
@@ -63,7 +64,7 @@ class Upstream:
 
     def _find(self, deadline: float) -> Link:
         path = self._settings["socket"]
-        on_this_host = self._settings["socket_host"] == socket.gethostname() and os.path.exists(path)
+        on_this_host = self._local or (self._settings["socket_host"] == socket.gethostname() and os.path.exists(path))
         while on_this_host:
             sock = socket.socket(socket.AF_UNIX)
             try:
@@ -71,12 +72,19 @@ class Upstream:
             except OSError as error:
                 sock.close()
                 if self._settings["socket_outlives_interchange"] or time.monotonic() > deadline:
+                    self._tidy_up(error)
                     raise Unreachable(f"{path}: {error}") from error
                 time.sleep(_RETRY)  # the interchange that is to listen there is being started again
                 continue
             self._log.info(f"connected to {path}")
+            self._local = True
             return StreamLink(sock)
         return self._probe(deadline)
+
+    def _tidy_up(self, error: OSError) -> None:
+        """Remove the private folder of a run whose other processes were all killed, and could not."""
+        if self._settings["socket_outlives_interchange"] and isinstance(error, ConnectionRefusedError):
+            private_folder.remove(self._settings["socket"])
 
     def _probe(self, deadline: float) -> Link:
         """Ask at all addresses over ZeroMQ; the first that answers is used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from array import array
+from collections.abc import Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -38,13 +39,16 @@ DROPPED: Final = 14  # up: ids of tasks that were cancelled and are gone
 ACK: Final = (
     15  # down: how many more outcome messages (RESULTS, BIG_RESULT, LOST, DROPPED) have reached the user's process
 )
-DRAIN: Final = 16  # up: no more tasks, please; down: there will be none
+DRAIN: Final = 16  # up: json, why no more tasks should come, or which are handed back; down: there will be none
 END: Final = 17  # down: end now; up: json, the manager is about to end, and which tasks it had begun
 ASK: Final = 18  # down: json, a question of the user's process
 ANSWER: Final = 19  # up: json, its answer
 MANAGERS: Final = 20  # up: json, which managers there are, when that changes
 PROBE: Final = 21  # manager -> interchange: is this address the right one?
 READY: Final = 22  # down: all that was outstanding has been sent again
+RECALL: Final = 23  # to a manager: how many tasks to hand back; to a worker: which not to begin; back: those not begun
+PARCEL: Final = 24  # between neighbors on one host: another message, whose buffers are in the file that comes with it
+TAKEN: Final = 25  # down: how many bytes of big outcomes the user's process has taken in since it last said so
 
 VALUE: Final = 0  # status of an outcome: a pickled value
 ERROR: Final = 1  # a packed exception
@@ -56,6 +60,7 @@ _TASKS: Final = struct.Struct("<II")
 _BIG_TASK: Final = struct.Struct("<QI")
 _BIG_RESULT: Final = struct.Struct("<QfB")
 _NUMBER: Final = struct.Struct("<Q")
+_PARCEL: Final = struct.Struct("<BI")
 
 
 class ProtocolError(Exception):
@@ -72,7 +77,7 @@ class Task(NamedTuple):
     tid: int
     function: int
     payload: bytes
-    buffers: tuple[Any, ...] = ()
+    buffers: Sequence[Any] = ()
     spec: bytes = b""
 
 
@@ -152,7 +157,7 @@ def unpack_result_times(head: bytes) -> tuple[list[int], list[float]]:
     return tids, seconds
 
 
-def check_outcome(kind: int, head: bytes, buffers: list[Any]) -> list[int]:
+def check_outcome(kind: int, head: bytes, buffers: Sequence[Any]) -> list[int]:
     """Return the ids of the tasks of which an outcome tells, or raise `ProtocolError` if it is not well made."""
     if kind == RESULTS:
         (count,) = _unpack(_NUMBER, head)
@@ -199,6 +204,38 @@ def unpack_big_result(head: bytes) -> tuple[int, float, int]:
     """Return id, seconds and status of one big outcome."""
     tid, seconds, status = _unpack(_BIG_RESULT, head)
     return tid, seconds, status
+
+
+def parted(pickled: list[bytes], buffers: list[Any]) -> tuple[bytes, list[Any]]:
+    """Return payload and buffers of a task or an outcome: what is big has no payload, but its pickle as first buffer.
+
+    The pickle stays in pieces: a list stands for one buffer, wherever buffers are sent.
+    """
+    if buffers or len(pickled) > 1 or len(pickled[0]) >= BIG:
+        return b"", [pickled, *buffers]
+    return pickled[0], buffers
+
+
+def views(buffer: Any) -> list[memoryview]:
+    """Return the bytes of a buffer, piece by piece."""
+    return [memoryview(piece).cast("B") for piece in (buffer if type(buffer) is list else (buffer,))]
+
+
+def size(buffer: Any) -> int:
+    """Count the bytes of a buffer."""
+    return sum(map(len, views(buffer)))
+
+
+def pack_parcel(kind: int, head: bytes, sizes: Sequence[int]) -> bytes:
+    """Lay out a message whose buffers travel in a parcel."""
+    return b"".join((_PARCEL.pack(kind, len(sizes)), array("Q", sizes).tobytes(), head))
+
+
+def unpack_parcel(head: bytes) -> tuple[int, bytes, list[int]]:
+    """Return kind, head and the sizes of the buffers."""
+    kind, count = _unpack(_PARCEL, head)
+    sizes, start = _column("Q", 8, head, _PARCEL.size, count)
+    return kind, head[start:], sizes
 
 
 def outcome_ids(kind: int, head: bytes) -> list[int]:

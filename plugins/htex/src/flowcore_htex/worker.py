@@ -6,11 +6,11 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from flowcore.serialize.exceptions import pack_exception
-from flowcore.serialize.pickling import dumps, loads
+from flowcore.serialize.pickling import loads, pieces
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed, Message
 from flowcore_htex.matching import learn
@@ -28,14 +28,16 @@ class Worker:
         Args:
             sock: the connection to the manager.
             cells: two 64-bit cells shared with the manager. The worker writes the id of each task that it starts to
-                the first, where the manager finds it when the worker has died; the manager counts the cancellations
-                that it sends in the second, so that the worker looks for them before it starts another task.
+                the first, where the manager finds it when the worker has died; the manager counts the messages that
+                call tasks off in the second, so that the worker looks for them before it starts another task.
         """
         self._link = BlockingLink(sock)
         self._cells = cells
         self._inbox: deque[Message] = deque()
-        self._cancellations = 0
+        self._heeded = 0
         self._cancelled: set[int] = set()
+        self._recalled: set[int] = set()
+        self._returned: list[int] = []
         self._pid = os.getpid()
         self._blobs: dict[int, bytes] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
@@ -48,55 +50,63 @@ class Worker:
         inbox = self._inbox
         try:
             while True:
-                inbox.extend(self._link.receive())
+                self._receive()
                 while inbox:
                     self._handle(*inbox.popleft())
+                self._cancelled.clear()  # the tasks that are called off come before the message that does it
+                self._recalled.clear()
                 self._flush()
         except LinkClosed:
             return
 
-    def _look_for_cancellations(self) -> None:
-        """Receive all that the manager has sent so far; the cancellations in it count at once."""
-        while self._cancellations < self._cells[1]:
-            for message in self._link.receive():
-                if message[0] == wire.CANCEL:
-                    self._cancellations += 1
-                    self._cancelled.update(wire.unpack_ids(message[1]))
-                else:
-                    self._inbox.append(message)
+    def _receive(self) -> None:
+        """Wait for what the manager sends; what calls tasks off counts at once, before the tasks that came with it."""
+        for message in self._link.receive():
+            if message[0] in (wire.CANCEL, wire.RECALL):
+                self._heeded += 1
+                called_off = self._cancelled if message[0] == wire.CANCEL else self._recalled
+                called_off.update(wire.unpack_ids(message[1]))
+            else:
+                self._inbox.append(message)
 
-    def _handle(self, kind: int, head: bytes, buffers: list[Any]) -> None:
+    def _begins(self, tid: int) -> bool:
+        """Say that a task begins, and see whether it has been called off: in this order, see `Recall`."""
+        self._cells[0] = tid
+        while self._heeded < self._cells[1]:
+            self._receive()
+        if tid in self._cancelled:
+            self._keep(tid, -1.0, wire.NONE, b"", [])
+            return False
+        if tid in self._recalled:
+            self._recalled.discard(tid)  # it may come here again
+            self._returned.append(tid)
+            return False
+        return True
+
+    def _handle(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.TASKS:
             tids, functions, payloads, spec = wire.unpack_tasks(head)
             for tid, number, payload in zip(tids, functions, payloads):  # noqa: B905 - one length, by construction
                 self._task(tid, number, payload, (), spec)
         elif kind == wire.BIG_TASK:
             tid, number, spec = wire.unpack_big_task(head)
-            payload = buffers.pop(0)
-            self._task(tid, number, payload, buffers, spec)
+            self._task(tid, number, b"", buffers, spec)
         elif kind == wire.FUNCTION:
             number, blob = wire.unpack_function(head)
             self._blobs[number] = blob
-        elif kind == wire.CANCEL:
-            self._cancellations += 1  # the tasks before it in the stream have been run
         elif kind == wire.FORGET:
             for number in wire.unpack_ids(head):
                 self._blobs.pop(number, None)
                 self._functions.pop(number, None)
                 self._estimates.pop(number, None)
 
-    def _task(self, tid: int, number: int, payload: Any, buffers: Any, spec: bytes) -> None:
-        if self._cells[1] != self._cancellations:
-            self._look_for_cancellations()
-        if tid in self._cancelled:
-            self._cancelled.discard(tid)
-            self._keep(tid, -1.0, wire.NONE, b"", [])
+    def _task(self, tid: int, number: int, payload: bytes, buffers: Sequence[Any], spec: bytes) -> None:
+        if not self._begins(tid):
             return
         estimate = self._estimates.get(number)
         begin = time.perf_counter()
         if self._tids and (estimate is None or begin - self._oldest + estimate > _KEEP_AT_MOST):
             self._flush()
-        self._cells[0] = tid
         restore = _set_environment(spec) if spec else None
         large: list[Any] = []
         try:
@@ -104,7 +114,10 @@ class Worker:
             result = function(*args, **kwargs)
             if self._pid != os.getpid():
                 os._exit(0)  # the task forked, and this is the child: it must not speak for its parent
-            status, blob = (wire.NONE, b"") if result is None else (wire.VALUE, _packed(result, function, large))
+            status, blob = wire.NONE, b""
+            if result is not None:
+                status = wire.VALUE
+                blob, large = _packed(result, function)
         except SystemExit:
             if self._pid == os.getpid():
                 self._flush()
@@ -112,7 +125,6 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
             if self._pid != os.getpid():
                 os._exit(1)
-            large.clear()
             status, blob = wire.ERROR, pack_exception(error, skip=1)
         if restore is not None:
             restore()
@@ -123,7 +135,7 @@ class Worker:
     def _keep(self, tid: int, seconds: float, status: int, blob: bytes, large: list[Any]) -> None:
         if large or len(blob) >= wire.BIG:
             self._flush()
-            self._link.send(wire.BIG_RESULT, wire.pack_big_result(tid, seconds, status), [blob, *large])
+            self._link.send(wire.BIG_RESULT, wire.pack_big_result(tid, seconds, status), large or [blob])
             return
         if not self._tids:
             self._oldest = time.perf_counter()
@@ -136,6 +148,9 @@ class Worker:
             self._flush()
 
     def _flush(self) -> None:
+        if self._returned:
+            returned, self._returned = self._returned, []
+            self._link.send(wire.RECALL, wire.pack_ids(returned))
         if self._tids:
             head = wire.pack_results(self._tids, self._seconds, self._statuses, self._payloads)
             self._clear()
@@ -148,7 +163,7 @@ class Worker:
         self._payloads: list[bytes] = []
         self._bytes = 0
 
-    def _call(self, number: int, payload: Any, buffers: Any) -> tuple[Callable[..., Any], Any, Any]:
+    def _call(self, number: int, payload: bytes, buffers: Sequence[Any]) -> tuple[Callable[..., Any], Any, Any]:
         """Return the function and the arguments; number 0 stands for a callable that travels with its arguments."""
         if number == 0:
             function, (args, kwargs) = _unpacked("a call", payload, buffers)
@@ -161,8 +176,11 @@ class Worker:
         return function, args, kwargs
 
 
-def _unpacked(what: str, payload: Any, buffers: Any) -> Any:
+def _unpacked(what: str, payload: Any, buffers: Sequence[Any]) -> Any:
+    """Unpickle; what is big has its pickle before its other buffers."""
     try:
+        if buffers:
+            payload, *buffers = buffers
         return loads(payload, buffers)
     except Exception as error:
         from flowcore.serialize.errors import DeserializationError
@@ -170,9 +188,10 @@ def _unpacked(what: str, payload: Any, buffers: Any) -> Any:
         raise DeserializationError(what, f"{type(error).__name__}: {error}") from error
 
 
-def _packed(result: Any, function: Callable[..., Any], large: list[Any]) -> bytes:
+def _packed(result: Any, function: Callable[..., Any]) -> tuple[bytes, list[Any]]:
+    large: list[Any] = []
     try:
-        return dumps(result, large)
+        return wire.parted(pieces(result, large), large)
     except Exception as error:
         from flowcore.serialize.errors import SerializationError
 

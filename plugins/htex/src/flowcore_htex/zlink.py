@@ -161,7 +161,8 @@ class ZmqLink:
 
 def to_frames(kind: int, head: bytes, buffers: Sequence[Any]) -> list[Any]:
     """Lay a message out as ZeroMQ frames."""
-    return [wire.prefix(kind, len(head), len(buffers)) + head, *buffers]
+    whole = [b"".join(buffer) if type(buffer) is list else buffer for buffer in buffers]
+    return [wire.prefix(kind, len(head), len(whole)) + head, *whole]
 
 
 def from_frames(frames: Sequence[Any]) -> Message:

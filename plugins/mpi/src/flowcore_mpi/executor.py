@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import attrs
 
-from flowcore.errors import ConfigurationError
-from flowcore.executors.base import Executor, RunContext
+from flowcore.errors import FlowcoreError
+from flowcore.executors.announced import AnnouncedExecutor
 from flowcore.executors.errors import UnsupportedFeatureError
+from flowcore.parameters import choice, whole
 from flowcore.providers.base import Provider
 
 MPI_LAUNCHERS: Final = ("mpiexec", "srun", "aprun")
 
 
-def _valid_launcher(_executor: object, _attribute: object, value: object) -> None:
-    if value not in MPI_LAUNCHERS:
-        message = f"mpi_launcher is one of {', '.join(MPI_LAUNCHERS)}, not {value!r}"
-        raise ConfigurationError(message)
-
-
-def _valid_count(_executor: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int or value < 1:
-        message = f"{attribute.name} is a whole number, 1 or more, not {value!r}"
-        raise ConfigurationError(message)
-
-
 @attrs.define(eq=False)
-class MPIExecutor(Executor):
+class MPIExecutor(AnnouncedExecutor):
     """Names and defaults of an executor whose tasks are MPI applications over several nodes. This version runs none.
 
     Args:
@@ -75,7 +63,7 @@ class MPIExecutor(Executor):
     storage_access: Sequence[Any] | None = None
     working_dir: str | None = None
     worker_debug: bool = False
-    max_workers_per_block: int = attrs.field(default=1, validator=_valid_count)
+    max_workers_per_block: int = attrs.field(default=1, validator=whole(1))
     prefetch_capacity: int = 0
     heartbeat_threshold: float = 120
     heartbeat_period: float = 30
@@ -83,40 +71,16 @@ class MPIExecutor(Executor):
     poll_period: float = 10
     address_probe_timeout: float | None = None
     worker_logdir_root: str | None = None
-    mpi_launcher: str = attrs.field(default="mpiexec", validator=_valid_launcher)
+    mpi_launcher: str = attrs.field(default="mpiexec", validator=choice(*MPI_LAUNCHERS))
     block_error_handler: bool | Callable[..., None] = True
     encrypted: bool | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def refusal(self) -> FlowcoreError:
+        """Return the error that says that MPI applications cannot be run yet, and what can be done meanwhile."""
         command = shutil.which(self.mpi_launcher)
         found = f"found {command}" if command else f"there is no command {self.mpi_launcher!r} on this machine"
         reason = (
             f"{found}; with it or without, this version of flowcore-mpi cannot run MPI applications yet\n"
             f"  on one node, a bash app on HighThroughputExecutor can call {self.mpi_launcher}"
         )
-        raise UnsupportedFeatureError(self, reason)
-
-    def start(self, run: RunContext) -> None:  # noqa: ARG002 - the contract's signature
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def submit(
-        self,
-        func: Callable[..., Any],  # noqa: ARG002 - the contract's signature
-        resource_specification: Mapping[str, Any],  # noqa: ARG002
-        /,
-        *args: Any,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> Future[Any]:
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def shutdown(self) -> None:
-        """Do nothing: nothing can have started."""
-
-    def outstanding(self) -> int:
-        """Count no tasks: none can have been accepted."""
-        return 0
+        return UnsupportedFeatureError(self, reason)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 
-from flowcore.errors import ConfigurationError, OptionalModuleMissing
-from flowcore.executors.base import Executor, RunContext
+from flowcore.errors import ConfigurationError, FlowcoreError, OptionalModuleMissing
+from flowcore.executors.announced import AnnouncedExecutor, is_installed
 from flowcore.executors.errors import UnsupportedFeatureError
 from flowcore_radical.resource_config import ResourceConfig
 
@@ -24,7 +21,7 @@ def _valid_resource_config(_executor: object, _attribute: object, value: Any) ->
 
 
 @attrs.define(eq=False)
-class RadicalPilotExecutor(Executor):
+class RadicalPilotExecutor(AnnouncedExecutor):
     """Names and defaults of an executor that runs tasks on RADICAL-Pilot. This version cannot run any.
 
     Args:
@@ -44,41 +41,10 @@ class RadicalPilotExecutor(Executor):
     bulk_mode: bool = True
     launch_cmd: str | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        if not _installed("radical.pilot"):
+    def refusal(self) -> FlowcoreError:
+        """Return the error that says that there is no RADICAL-Pilot, or that it cannot be driven yet."""
+        if not is_installed("radical.pilot"):
             reason = f"executor {self.label!r} needs RADICAL-Pilot; `pip install radical.pilot` brings it"
-            raise OptionalModuleMissing(["radical.pilot"], reason)
+            return OptionalModuleMissing(["radical.pilot"], reason)
         reason = "found the module radical.pilot, but this version of flowcore-radical cannot drive it yet"
-        raise UnsupportedFeatureError(self, reason)
-
-    def start(self, run: RunContext) -> None:  # noqa: ARG002 - the contract's signature
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def submit(
-        self,
-        func: Callable[..., Any],  # noqa: ARG002 - the contract's signature
-        resource_specification: Mapping[str, Any],  # noqa: ARG002
-        /,
-        *args: Any,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> Future[Any]:
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def shutdown(self) -> None:
-        """Do nothing: nothing can have started."""
-
-    def outstanding(self) -> int:
-        """Count no tasks: none can have been accepted."""
-        return 0
-
-
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ImportError:  # its parent package is not there
-        return False
+        return UnsupportedFeatureError(self, reason)

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import attrs
 
 from flowcore.errors import ConfigurationError
-
-_Check: TypeAlias = Callable[[object, "attrs.Attribute[Any]", Any], None]
-
-
-def _count(minimum: int, unit: str) -> _Check:
-    def check(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if type(value) is not int or value < minimum:
-            message = f"{attribute.name} is a whole number of {unit}, {minimum} or more, not {value!r}"
-            raise ConfigurationError(message)
-
-    return check
+from flowcore.parameters import whole
 
 
 def _resource(_config: object, _attribute: object, value: str) -> None:
@@ -50,7 +38,7 @@ class ResourceConfig:
     """
 
     resource: str = attrs.field(default="local.localhost", validator=_resource)
-    walltime: int = attrs.field(default=60, validator=_count(1, "minutes"))
-    cpus: int = attrs.field(default=4, validator=_count(1, "cores"))
-    gpus: int = attrs.field(default=0, validator=_count(0, "GPUs"))
+    walltime: int = attrs.field(default=60, validator=whole(1, "minutes"))
+    cpus: int = attrs.field(default=4, validator=whole(1, "cores"))
+    gpus: int = attrs.field(default=0, validator=whole(0, "GPUs"))
     project: str | None = attrs.field(default=None, validator=_project)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from importlib.util import find_spec
-from typing import Any, Final, NoReturn
+from collections.abc import Mapping
+from typing import Any, Final
 
 import attrs
 
-from flowcore.errors import ConfigurationError, OptionalModuleMissing
-from flowcore.executors.base import Executor, RunContext
+from flowcore.errors import ConfigurationError, FlowcoreError, OptionalModuleMissing
+from flowcore.executors.announced import AnnouncedExecutor, is_installed
 from flowcore.executors.errors import UnsupportedFeatureError
 
 BINDINGS: Final = ("ndcctools.work_queue", "work_queue")
@@ -24,7 +22,7 @@ def _valid_port(_executor: object, _attribute: object, value: object) -> None:
 
 
 @attrs.define(eq=False)
-class WorkQueueExecutor(Executor):
+class WorkQueueExecutor(AnnouncedExecutor):
     """Names and defaults of an executor that runs tasks on Work Queue. This version cannot run any.
 
     Args:
@@ -64,46 +62,15 @@ class WorkQueueExecutor(Executor):
     worker_options: str | None = None
     factory_options: Mapping[str, Any] | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        found = next(filter(_installed, BINDINGS), None)
+    def refusal(self) -> FlowcoreError:
+        """Return the error that says that there is no Work Queue, or that it cannot be driven yet."""
+        found = next(filter(is_installed, BINDINGS), None)
         if found is None:
             reason = (
                 f"executor {self.label!r} needs the Python bindings of Work Queue, a part of CCTools; "
                 "conda has it (`conda install -c conda-forge ndcctools`), and Debian "
                 "(`apt install coop-computing-tools python3-workqueue`)"
             )
-            raise OptionalModuleMissing(BINDINGS, reason)
+            return OptionalModuleMissing(BINDINGS, reason)
         reason = f"found the module {found}, but this version of flowcore-workqueue cannot drive Work Queue yet"
-        raise UnsupportedFeatureError(self, reason)
-
-    def start(self, run: RunContext) -> None:  # noqa: ARG002 - the contract's signature
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def submit(
-        self,
-        func: Callable[..., Any],  # noqa: ARG002 - the contract's signature
-        resource_specification: Mapping[str, Any],  # noqa: ARG002
-        /,
-        *args: Any,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> Future[Any]:
-        """Refuse, as the constructor does."""
-        self._refuse()
-
-    def shutdown(self) -> None:
-        """Do nothing: nothing can have started."""
-
-    def outstanding(self) -> int:
-        """Count no tasks: none can have been accepted."""
-        return 0
-
-
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ImportError:  # its parent package is not there
-        return False
+        return UnsupportedFeatureError(self, reason)

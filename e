@@ -1,8 +1,0 @@
---> executable follows <--
-echo x; echo x-err >&2
---> end executable <--
-x-err
---> executable follows <--
-echo x; echo x-err >&2
---> end executable <--
-x-err

@@ -1,0 +1,241 @@
+"""Tasks that were sent ahead to a worker: called off in time, and taken back where the one before them is long."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import random
+import socket
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import htex_tasks as tasks
+from flowcore.serialize.pickling import dumps
+from flowcore.testing.gate import Gate
+from flowcore_htex import wire
+from flowcore_htex.link import BlockingLink
+from flowcore_htex.worker import Worker
+from htex_rig import PATIENCE, Family, executions, executors, outcomes, stopped, until
+
+
+@pytest.fixture
+def start(tmp_path):
+    with executors(tmp_path) as start:
+        yield start
+
+
+def brief(port=None, value=None):
+    """Return at once, or when the gate opens: a short function that may turn out long."""
+    if port is not None:
+        from flowcore.testing.tasks import hold
+
+        hold(port)
+    return value
+
+
+@contextlib.contextmanager
+def kept(calls):
+    """Keep functions where `call_kept` finds them, for a worker that is a thread of this process."""
+    key = f"flowcore_test_{id(calls)}"
+    setattr(builtins, key, calls)
+    try:
+        yield key
+    finally:
+        delattr(builtins, key)
+
+
+def call_kept(key, name):
+    """Call one of them; it can be pickled."""
+    import builtins
+
+    getattr(builtins, key)[name]()
+
+
+def known_as_short(executor):
+    outcomes([executor.submit(brief, {}) for _ in range(300)])
+    return executor
+
+
+def held(executor):
+    """Return how many tasks the managers have."""
+    return sum(manager["tasks"] for manager in executor.connected_managers())
+
+
+def taken_back(executor):
+    """Return how often the manager has said that it took tasks from a worker."""
+    return sum(path.read_text().count("go elsewhere") for path in Path(executor.logdir).rglob("manager.log"))
+
+
+# -- tasks that are called off
+
+
+class Bench:
+    """A worker in a thread of this process, and what its manager has of it."""
+
+    def __init__(self):
+        ours, self._theirs = socket.socketpair()
+        self.link = BlockingLink(ours)
+        ours.settimeout(PATIENCE)
+        self._ours = ours
+        self.cells = memoryview(bytearray(16)).cast("Q")
+        self._thread = threading.Thread(target=Worker(self._theirs, self.cells).run, daemon=True)
+        self._thread.start()
+        self._calls_off = 0
+
+    def send(self, *calls):
+        """Send tasks: ids, and what to call."""
+        self.link.send(wire.TASKS, wire.pack_tasks([(tid, 0, dumps((call, ((), {})))) for tid, call in calls]))
+
+    def call_off(self, kind, *tids):
+        self.link.send(kind, wire.pack_ids(list(tids)))
+        self._calls_off += 1
+        self.cells[1] = self._calls_off
+
+    def answers(self, count):
+        """Return the seconds that tasks took by their ids, and the ids that came back, when there are so many."""
+        seconds, back = {}, []
+        while len(seconds) + len(back) < count:
+            for kind, head, _ in self.link.receive():
+                if kind == wire.RESULTS:
+                    seconds.update(zip(*wire.unpack_result_times(head), strict=True))
+                else:
+                    back += wire.unpack_ids(head)
+        return seconds, back
+
+    def close(self):
+        self._ours.close()
+        self._thread.join(PATIENCE)
+        self._theirs.close()
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+@pytest.mark.parametrize("kind", [wire.CANCEL, wire.RECALL])
+def test_what_arrives_together_with_the_word_that_calls_it_off_is_not_begun(bench, kind):
+    """All of it is read in one piece, when the task before has ended."""
+    begun, go_on, ran = threading.Event(), threading.Event(), []
+    calls = {"first": lambda: (begun.set(), go_on.wait(PATIENCE)), "second": lambda: ran.append(2), "third": ran.append}
+    with kept(calls) as key:
+        bench.send((1, partial(call_kept, key, "first")))
+        assert begun.wait(PATIENCE)
+        bench.send((2, partial(call_kept, key, "second")), (3, partial(call_kept, key, "third")))
+        bench.call_off(kind, 3)
+        go_on.set()
+        seconds, back = bench.answers(3)
+    assert ran == [2]
+    if kind == wire.CANCEL:
+        assert (sorted(seconds), seconds[3], back) == ([1, 2, 3], -1, [])
+    else:
+        assert (sorted(seconds), back) == ([1, 2], [3])
+
+
+def test_a_recalled_task_that_comes_again_is_run(bench):
+    begun, go_on, ran = threading.Event(), threading.Event(), []
+    with kept({"first": lambda: (begun.set(), go_on.wait(PATIENCE)), "second": lambda: ran.append(2)}) as key:
+        bench.send((1, partial(call_kept, key, "first")))
+        assert begun.wait(PATIENCE)
+        bench.send((2, partial(call_kept, key, "second")))
+        bench.call_off(wire.RECALL, 2)
+        bench.send((2, partial(call_kept, key, "second")))
+        go_on.set()
+        seconds, back = bench.answers(3)
+    assert (sorted(seconds), back, ran) == ([1, 2], [2], [2])
+
+
+def test_a_task_that_was_taken_back_can_still_be_cancelled(start, tmp_path):
+    executor = start(max_workers=1)
+    trace = tmp_path / "trace"
+
+    def leave_a_mark(number, port=None):
+        tasks.mark(str(trace), number)
+        return brief(port, number)
+
+    outcomes([executor.submit(leave_a_mark, {}, 0) for _ in range(300)])
+    with Gate(PATIENCE) as gate:
+        long = executor.submit(leave_a_mark, {}, 1, gate.port)
+        behind = [executor.submit(leave_a_mark, {}, number) for number in range(2, 8)]
+        gate.wait_for(1)
+        assert until(lambda: taken_back(executor))
+        assert all(future.cancel() for future in behind[::2])
+        assert until(lambda: held(executor) <= 4)
+    assert outcomes([long, *behind[1::2]]) == [1, 3, 5, 7]
+    assert until(lambda: held(executor) == 0)
+    assert {number: count for number, count in executions(trace).items() if number} == {1: 1, 3: 1, 5: 1, 7: 1}
+
+
+# -- tasks behind a long one
+
+
+def test_short_tasks_that_were_sent_with_a_long_one_go_to_another_worker(start):
+    executor = start(max_workers=2)
+    for _ in range(5):
+        known_as_short(executor)
+        with Gate(PATIENCE) as gate:
+            long = executor.submit(brief, {}, gate.port, "long")
+            short = [executor.submit(brief, {}, None, number) for number in range(200)]
+            assert outcomes(short) == list(range(200))
+            gate.wait_for(1)
+            assert not long.done()
+        assert long.result(PATIENCE) == "long"
+
+
+def test_what_waits_behind_a_stopped_worker_goes_to_another(start):
+    executor = known_as_short(start(max_workers=2))
+    with stopped(Family().one("worker")):
+        futures = [executor.submit(brief, {}, None, number) for number in range(100)]
+        assert until(lambda: sum(future.done() for future in futures) >= 99)
+    assert outcomes(futures) == list(range(100))
+
+
+def test_with_one_worker_what_is_taken_back_runs_once_and_in_order(start, tmp_path):
+    executor = start(max_workers=1)
+    trace = tmp_path / "trace"
+
+    def leave_a_mark(number, port=None):
+        tasks.mark(str(trace), number)
+        return brief(port, number)
+
+    outcomes([executor.submit(leave_a_mark, {}, -1) for _ in range(300)])
+    with Gate(PATIENCE) as gate:
+        futures = [
+            executor.submit(leave_a_mark, {}, number, gate.port if number == 3 else None) for number in range(40)
+        ]
+        gate.wait_for(1)
+        assert until(lambda: taken_back(executor))
+    assert outcomes(futures) == list(range(40))
+    assert [int(line) for line in trace.read_text().split() if line != "-1"] == list(range(40))
+
+
+HASTY = (
+    "import flowcore_htex.recall as r; r._STUCK = r.LATE = 0.0002; r._SEEN = {seen}; "
+    "from flowcore_htex.manager import main; main()"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_no_task_is_lost_or_run_twice_when_tasks_are_taken_back_all_the_time(start, tmp_path, workers):
+    code = HASTY.format(seen=0.0005)
+    executor = start(
+        max_workers=workers, launch_cmd=f'{{python}} -c "{code}" --config {{config}} --block-id {{block_id}}'
+    )
+    trace = tmp_path / "trace"
+    outcomes([executor.submit(tasks.mark, {}, str(trace), number) for number in range(200)])
+    choose = random.Random(workers)
+    lengths = choose.choices([0, 0, 0, 0, 0.001, 0.003, 0.01], k=3000)
+    futures = [executor.submit(tasks.mark, {}, str(trace), 200 + n, length) for n, length in enumerate(lengths)]
+    cancelled = {number for number in choose.sample(range(1500, 3000), 300) if futures[number].cancel()}
+    kept = [number for number in range(3000) if number not in cancelled]
+    assert outcomes([futures[number] for number in kept]) == [200 + number for number in kept]
+    counts = executions(trace)
+    assert all(counts[200 + number] == 1 for number in kept)
+    assert max(counts.values()) == 1
+    assert until(lambda: held(executor) == 0)

@@ -1,0 +1,55 @@
+"""A block of one minute, the least that Slurm knows: its manager ends in time, and the next block goes on."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+import flowcore
+from clusters.slurm import SlurmCluster
+from flowcore import Config, python_app
+from flowcore.errors import InvalidResourceSpecification
+from flowcore.executors import HighThroughputExecutor
+from flowcore.jobs.states import JobState
+from flowcore.providers import SlurmProvider
+
+BOUND = 150.0
+
+
+@python_app
+def block(seconds: float) -> str:
+    import os
+    import time
+
+    time.sleep(seconds)
+    return os.environ["FLOWCORE_BLOCK_ID"]
+
+
+@pytest.mark.slow
+def test_a_manager_ends_before_the_walltime_of_its_block(slurm: SlurmCluster, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flowcore")
+    executor = HighThroughputExecutor(max_workers=2, provider=SlurmProvider(walltime="00:01:00"))
+    with flowcore.load(Config(executors=[executor], strategy_period=1, retries=0, lost_retries=0)):
+        with pytest.raises(InvalidResourceSpecification, match="walltime of 60 s"):
+            block(0, resource_specification={"walltime": "00:01:00"}).result(BOUND)
+        assert block(0).result(BOUND) == "0"
+        (manager,) = executor.connected_managers()
+        assert 20 < manager["seconds_left"] <= 55
+        fill = [block(1) for _ in range(2 * round(manager["seconds_left"]) + 6)]  # more than there is time for
+        assert fill[19].result(BOUND) == "0"
+        late = block(0, resource_specification={"running_time_min": executor.connected_managers()[0]["seconds_left"]})
+        soon = block(0, resource_specification={"walltime": 5, "priority": 1})
+        assert soon.result(BOUND) == "0"
+        assert late.result(BOUND) == "1"
+        assert {future.result(BOUND) for future in fill} == {"0", "1"}
+        status = executor.status()
+        said = "\n".join(record.getMessage() for record in caplog.records)
+        jobs = re.findall(r"block (\d+) is job (\d+)", said)
+        job = slurm.call("scontrol", "show", "job", dict(jobs)["0"])
+    assert (status["0"].state, status["0"].message) == (JobState.COMPLETED, "ended: its walltime is almost over")
+    assert "block 0 takes no more tasks: its walltime is almost over" in said
+    assert "JobState=COMPLETED" in job
+    assert list(status) == ["0", "1"]
+    assert not [line for line in said.splitlines() if "FAILED" in line or "MISSING" in line]

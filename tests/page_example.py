@@ -1,0 +1,34 @@
+"""The cluster example of the manual, whose script is the same wherever its blocks come from."""
+
+from __future__ import annotations
+
+import flowcore
+from flowcore import Config, python_app
+from flowcore.executors import HighThroughputExecutor
+from flowcore.jobs.states import JobStatus
+from flowcore.providers.base import Provider
+
+BOUND = 90.0
+
+
+@python_app
+def where(seconds: float) -> str:
+    import socket
+    import time
+
+    time.sleep(seconds)
+    return socket.gethostname()
+
+
+def run_example(provider: Provider) -> tuple[set[str], list[JobStatus]]:
+    """Run the script; return the names of the hosts that its tasks ran on, and the blocks at its end."""
+    htex_hpc = HighThroughputExecutor(
+        label="cluster_htex",
+        cores_per_worker=4,
+        mem_per_worker=4000,
+        max_workers=100,
+        provider=provider,
+    )
+    with flowcore.load(Config(executors=[htex_hpc], strategy_period=1)):
+        hosts = {future.result(BOUND) for future in [where(0.2) for _ in range(100)]}
+        return hosts, list(htex_hpc.poll().values())
