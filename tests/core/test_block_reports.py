@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,23 @@ def test_reset_after_the_mending_is_all_that_it_takes(tmp_path: Path) -> None:
     finally:
         poller.close()
         executor.shutdown()
+
+
+def test_the_log_and_the_status_tell_the_same_story(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flowcore.executors.blocks")
+    told: list[str] = []
+
+    def look(executor: HandRunExecutor) -> None:
+        told.append(str(executor.poll()["0"]))
+
+    executor = HandRunExecutor(FaultyProvider(max_blocks=2), command="exec sleep 600")
+    executor.start(RunContext(run_id="test", run_dir=tmp_path))
+    look(executor)
+    executor.connected.add("0")
+    executor.scale_in(1)
+    look(executor)
+    executor.shutdown()
+    lines = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"executor hand: block 0 is job \d+\.0", lines[0])
+    assert lines[1:] == ["executor hand: block 0 is RUNNING", "executor hand: block 0 was cancelled"]
+    assert told == ["RUNNING", "SCALED_IN (no longer needed)"]

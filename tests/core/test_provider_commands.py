@@ -19,7 +19,6 @@ from flowcore.providers import (
     SlurmProvider,
     TorqueProvider,
 )
-from flowcore.providers.base import Provider
 from flowcore.providers.batch import BatchProvider
 
 SUBMIT = {
@@ -33,7 +32,8 @@ SUBMIT = {
 FOLDER = "it's $(touch pwned) `touch pwned`; touch pwned & #"
 
 SOURCE = Path(flowcore.__file__).parent
-MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+BASES = {"Provider", "Launcher", "Executor", "BlockExecutor"}
+"""Contracts, not components: they may be asked for where something else is refused."""
 
 
 @pytest.mark.parametrize("kind", SUBMIT, ids=lambda kind: kind.__name__)
@@ -58,25 +58,24 @@ def test_a_path_arrives_as_one_word_and_is_run_by_nobody(
 @pytest.mark.parametrize("kind", SUBMIT, ids=lambda kind: kind.__name__)
 def test_commands_are_lists_of_words(kind: type[BatchProvider]) -> None:
     words = kind().cancel_command(["7", "8; touch pwned"])
-    assert words[-2:] == ["7", "8; touch pwned"] or "8; touch pwned" in words
-    assert all(isinstance(word, str) for word in words)
+    assert {"7", "8; touch pwned"} <= set(words)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_module_of_core_hands_text_to_a_shell_or_asks_for_the_class_of_a_component(module: str) -> None:
-    tree = ast.parse((SOURCE / module).read_text())
-    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
-        assert not any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in call.keywords)
-        if isinstance(call.func, ast.Name) and call.func.id in {"isinstance", "issubclass"}:
-            asked = re.findall(r"\w+", ast.unparse(call.args[1]))
-            assert not [name for name in asked if re.fullmatch(r"\w+(Provider|Launcher|Executor)", name)] or (
-                set(asked) <= BASES
-            ), f"line {call.lineno}: {ast.unparse(call)}"
+def test_core_hands_no_text_to_a_shell_and_asks_for_no_class_of_a_component() -> None:
+    assert [
+        f"{path.relative_to(SOURCE)}:{call.lineno}: {ast.unparse(call)}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and (_hands_text_to_a_shell(call) or _asked_for(call) - BASES)
+    ] == []
 
 
-BASES = {"Provider", "Launcher", "Executor", "BlockExecutor"}
-"""Contracts, not components: they may be asked for where something else is refused."""
+def _hands_text_to_a_shell(call: ast.Call) -> bool:
+    return any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in call.keywords)
 
 
-def test_a_provider_of_ones_own_is_as_good_as_any() -> None:
-    assert not Provider.__subclasshook__(object) or True
+def _asked_for(call: ast.Call) -> set[str]:
+    """Return the components for whose class a call asks."""
+    if not (isinstance(call.func, ast.Name) and call.func.id in {"isinstance", "issubclass"}):
+        return set()
+    return set(re.findall(r"\b\w*(?:Provider|Launcher|Executor)\b", ast.unparse(call.args[1])))

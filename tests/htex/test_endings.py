@@ -91,8 +91,9 @@ time.sleep(600)
 """)
     assert run.line() == "ready"
     pids = [run.family.one(victim) for victim in victims.split()]
-    for pid in [run.process.pid, *pids]:
-        os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another one die
+        for pid in [run.process.pid, *pids]:
+            os.kill(pid, number)
     run.end()
     assert run.marked.gone(10) == {}  # a manager gives a new interchange so long to appear
     if "manager" in victims and "interchange" in victims:  # nobody was left who could

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from flowcore import Config, bash_app, python_app
 from flowcore.executors import HighThroughputExecutor
 from flowcore.jobs.states import JobState
 from flowcore.providers import GridEngineProvider
-from page_example import run_example
+from page_example import page, run_example
 
 WORKER_INIT = f"export PATH={Path(sys.executable).parent}:$PATH"
 
@@ -77,10 +76,5 @@ def test_tasks_run_in_two_blocks_of_one_node(cell: GridEngineCell) -> None:
 
 @pytest.mark.usefixtures("cell")
 def test_the_configuration_of_the_page() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "providers" / "grid_engine.md").read_text()
-    text = page.partition("```python\n")[2].partition("```")[0]
-    own = text.replace("source ~/venv/bin/activate", WORKER_INIT)
-    assert own != text
-    namespace: dict[str, Any] = {}
-    exec(own, namespace)
-    assert run_with(namespace["config"]) == {"n1", "n2"}
+    config = page("grid_engine", {"source ~/venv/bin/activate": WORKER_INIT})
+    assert run_with(config) == {"n1", "n2"}

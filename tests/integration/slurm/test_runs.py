@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 
 import flowcore
 from bursts import PROMPT, bursts, watched
+from clusters.daemons import eventually
 from clusters.slurm import SlurmCluster
-from flowcore import Config, python_app
+from flowcore import Config, bash_app, python_app
 from flowcore.executors import HighThroughputExecutor
 from flowcore.jobs.states import JobState
-from flowcore.providers import SlurmProvider
-from page_example import run_example
+from flowcore.launchers import SimpleLauncher, SrunLauncher
+from flowcore.providers import LocalProvider, SlurmProvider
+from page_example import page, run_example
 
 BOUND = 90.0
 
@@ -30,12 +33,48 @@ def where(seconds: float) -> str:
 
 
 def test_the_example_of_the_manual_runs_on_every_node(slurm: SlurmCluster) -> None:
-    hosts, blocks = run_example(
-        SlurmProvider(partition="compute", nodes_per_block=2, init_blocks=1, max_blocks=10, walltime="02:00:00")
-    )
+    provider = SlurmProvider(partition="compute", nodes_per_block=2, init_blocks=1, max_blocks=10, walltime="02:00:00")
+    assert repr(page("slurm").executors[0].provider) == repr(provider)
+    hosts, blocks = run_example(provider)
     assert hosts == set(slurm.nodes)
     assert [status.state for status in blocks].count(JobState.RUNNING) == 2
     assert len(blocks) <= 10
+
+
+def test_a_local_block_within_an_allocation_uses_all_of_its_nodes(
+    slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: set[str] = set()
+
+    def all_seen() -> bool:
+        names.update([future.result(BOUND) for future in [where(0.1) for _ in range(6)]])
+        return len(names) == 3
+
+    slurm.call("salloc", "--no-shell", "--nodes=3", "--job-name=mine")
+    [job_id] = slurm.call("squeue", "--noheader", "--name=mine", "--format=%i").split()
+    try:
+        monkeypatch.setenv("SLURM_JOB_ID", job_id)
+        provider = LocalProvider(nodes_per_block=3, launcher=SrunLauncher())
+        with flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1, provider=provider)])):
+            eventually(all_seen, BOUND, "tasks on three nodes")
+    finally:
+        slurm.call("scancel", job_id)
+    assert names <= set(slurm.nodes)
+
+
+@pytest.mark.parametrize("starter", ["srun", "mpiexec"])
+def test_a_task_may_start_a_program_on_all_nodes_of_its_block(slurm: SlurmCluster, starter: str) -> None:
+    @bash_app
+    def names(stdout: str = "names") -> str:
+        return f"{starter} -n 2 hostname"
+
+    path = f"export PATH={Path(sys.executable).parent}:$PATH"
+    provider = SlurmProvider(nodes_per_block=2, launcher=SimpleLauncher(), worker_init=path)
+    with flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1, provider=provider)])):
+        assert names().result(BOUND) == 0
+    found = Path("names").read_text().split()
+    assert len(set(found)) == 2
+    assert set(found) <= set(slurm.nodes)
 
 
 def test_a_node_that_dies_in_the_middle_of_200_tasks_costs_no_result(slurm: SlurmCluster) -> None:
