@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -260,10 +261,11 @@ def test_an_argument_for_which_there_is_no_memory_is_the_error_of_its_task(start
 def test_results_that_nobody_takes_in_hold_the_workers_back(start, tmp_path):
     """Parcels fit into any socket: what the user's process has not taken in is counted all the same."""
     executor = start()
-    log = tmp_path / "begun"
+    log, gate = tmp_path / "begun", tmp_path / "gate"
     going = threading.Event()
-    first = executor.submit(tasks.zeros, {}, 10)
+    first = executor.submit(wait_for, {}, str(gate))
     first.add_done_callback(lambda _: going.wait(PATIENCE))  # in the thread that takes the results in
+    gate.touch()
     futures = [executor.submit(marked_zeros, {}, str(log), number, 4 * MB) for number in range(200)]
     assert until(lambda: log.exists() and len(executions(log)) >= 16)
     count = 0
@@ -279,6 +281,12 @@ def settled(log, count):
     """Wait for another line in a log, for a second at most; return how many there are."""
     until(lambda: len(executions(log)) != count, 1)
     return len(executions(log))
+
+
+def wait_for(path):
+    """Wait until there is a file."""
+    while not Path(path).exists():
+        time.sleep(0.01)
 
 
 def marked_zeros(path, number, size):

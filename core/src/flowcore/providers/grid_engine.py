@@ -160,7 +160,7 @@ class GridEngineProvider(BatchProvider):
     def _look_for_lost_hosts(self, listed: Mapping[str, str]) -> None:
         """Ask now and then which jobs run on hosts of which the master has not heard, and note since when."""
         now = time.monotonic()
-        running = {job_id for job_id, letters in listed.items() if "r" in letters and job_id in self._jobs}
+        running = {job_id for job_id, letters in listed.items() if "w" not in letters and job_id in self._jobs}
         if self._next_look is None or not running:
             self._next_look = now + UNHEARD / 4
         if now < self._next_look:

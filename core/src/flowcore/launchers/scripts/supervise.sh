@@ -3,7 +3,9 @@
 flowcore_supervise() {
   set +e
   flowcore_pid='' flowcore_told=''
-  trap 'flowcore_told=yes; [ -z "$flowcore_pid" ] || kill -s TERM "$flowcore_pid" 2>/dev/null' TERM INT HUP
+  trap 'flowcore_told=yes
+    [ -z "${flowcore_hostfile-}" ] || rm -f "$flowcore_hostfile"  # a KILL may be next
+    [ -z "$flowcore_pid" ] || kill -s TERM "$flowcore_pid" 2>/dev/null' TERM INT HUP
   set -m
   "$@" &
   flowcore_pid=$!
