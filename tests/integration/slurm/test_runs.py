@@ -135,14 +135,19 @@ def test_a_wrong_partition_is_told_in_the_words_of_slurm(slurm: SlurmCluster) ->
         flowcore.load(Config(executors=[executor]))
 
 
-def test_a_script_that_connects_no_worker_is_reported_with_what_its_job_said(slurm: SlurmCluster) -> None:
+def test_a_script_that_connects_no_worker_is_reported_to_every_task_and_mended_by_reset(slurm: SlurmCluster) -> None:
     provider = SlurmProvider(worker_init="echo 'no such module' >&2; exit 5")
-    with flowcore.load(Config(executors=[HighThroughputExecutor(provider=provider)], strategy_period=0.5)):
-        error = where(0).exception(BOUND)
-    said = str(error)
-    assert "no such module" in said
-    assert "exit code 5" in said
-    assert "submit_scripts" in said
+    executor = HighThroughputExecutor(provider=provider)
+    with flowcore.load(Config(executors=[executor], strategy_period=0.5)):
+        for error in [future.exception(BOUND) for future in [where(0) for _ in range(3)]]:
+            said = str(error)
+            assert said.count("no such module") == 1
+            assert "ended before a worker connected: FAILED (its script ended with exit code 5)" in said
+            assert "job script: /" in said
+            assert "submit_scripts" in said
+        provider.worker_init = ""
+        executor.reset()
+        assert where(0).result(BOUND) in slurm.nodes
 
 
 @pytest.mark.slow
