@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import signal
 from typing import ClassVar
@@ -65,6 +66,17 @@ class SlurmCluster(Cluster):
 
     def queue(self) -> list[str]:
         return self.call("squeue", "--noheader", "--format=%i").split()
+
+    def clear(self) -> None:
+        """End every job; one that is just being launched begins first, as Slurm may lose what would end it then."""
+        with contextlib.suppress(TimeoutError):
+            eventually(lambda: not self._being_launched(), 10, "the begin of jobs")
+        super().clear()
+
+    def _being_launched(self) -> list[str]:
+        running = self.call("squeue", "--noheader", "--states=running", "--format=%i").split()
+        lines = "\n".join(self.processes())
+        return [job for job in running if f"job{int(job):05}/slurm_script" not in lines]
 
     def start_node(self, name: str) -> None:
         for kind in ("spool", "tmp"):

@@ -27,6 +27,16 @@ def block(seconds: float) -> str:
     return os.environ["FLOWCORE_BLOCK_ID"]
 
 
+@python_app
+def busy(seconds: float) -> str:
+    """Do the same; as it is not known to be short, no more are sent ahead than there are workers."""
+    import os
+    import time
+
+    time.sleep(seconds)
+    return os.environ["FLOWCORE_BLOCK_ID"]
+
+
 @pytest.mark.slow
 def test_a_manager_ends_before_the_walltime_of_its_block(slurm: SlurmCluster, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "flowcore")
@@ -37,7 +47,7 @@ def test_a_manager_ends_before_the_walltime_of_its_block(slurm: SlurmCluster, ca
         assert block(0).result(BOUND) == "0"
         (manager,) = executor.connected_managers()
         assert 20 < manager["seconds_left"] <= 55
-        fill = [block(1) for _ in range(2 * round(manager["seconds_left"]) + 6)]  # more than there is time for
+        fill = [busy(1) for _ in range(2 * round(manager["seconds_left"]) + 6)]  # more than there is time for
         assert fill[19].result(BOUND) == "0"
         late = block(0, resource_specification={"running_time_min": executor.connected_managers()[0]["seconds_left"]})
         soon = block(0, resource_specification={"walltime": 5, "priority": 1})

@@ -125,3 +125,5 @@ class Mender:
             return
         executor.scale_out(1)
         executor.handle_errors()
+        if not executor.tally().active and not executor.bad_state_is_set:
+            self.wake()  # it was refused: the next look waits longer
