@@ -105,6 +105,20 @@ def test_a_lambda_travels_by_value(tmp_path):
     assert run_elsewhere(dumps(lambda: 3 + offset), tmp_path) == "7"
 
 
+def test_tracebacks_of_what_travels_by_value_show_the_lines_of_its_file(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("def outer():\n    def inner():\n        raise LookupError('here')\n    inner()\n")
+    names = {"__name__": "__main__"}
+    exec(compile(script.read_text(), str(script), "exec"), names)
+    copy = loads(dumps(names["outer"]))
+    assert copy is not names["outer"]
+    with pytest.raises(LookupError) as caught:
+        copy()
+    *_, outer, inner = traceback.extract_tb(caught.value.__traceback__)
+    assert [(frame.filename, frame.lineno) for frame in (outer, inner)] == [(str(script), 4), (str(script), 3)]
+    assert inner.line == "raise LookupError('here')"
+
+
 def test_large_buffers_travel_beside_the_pickle_and_small_ones_inside():
     large, small = np.zeros(OUT_OF_BAND, dtype=np.uint8), np.zeros(10, dtype=np.uint8)
     buffers = []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import pickle
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterable
-from types import FunctionType
-from typing import Any, Final
+from types import CodeType, FunctionType
+from typing import Any, ClassVar, Final
 
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _NOTHING: Final = pickle.dumps(((), {}), 5)
@@ -140,13 +143,37 @@ def _pieces(obj: Any, buffers: Buffers | None) -> list[bytes]:
 
 
 def _cloudpickled(obj: Any, buffers: Buffers | None) -> bytes:
-    import cloudpickle
-
+    stream = io.BytesIO()
     large: Buffers = []
-    blob = cloudpickle.dumps(obj, protocol=5, buffer_callback=None if buffers is None else _sieve(large))
+    _by_value()(stream, 5, buffer_callback=None if buffers is None else _sieve(large)).dump(obj)
     if large and buffers is not None:
         buffers += large
-    return bytes(blob)
+    return stream.getvalue()
+
+
+@functools.cache
+def _by_value() -> Callable[..., pickle.Pickler]:
+    """Return cloudpickle's pickler, but with code that keeps the name of its file.
+
+    Since 3.1.3 cloudpickle drops that name, so that the same code gives the same bytes whatever file it is in; but then
+    no traceback from a worker can show a line of the user's script.
+    """
+    import cloudpickle
+
+    reduce = cloudpickle.CloudPickler.dispatch_table[CodeType]
+
+    def reduced(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
+        _, parts = reduce(code)
+        return _code_of_file, (code.co_filename, *parts)
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle ships no types
+        dispatch_table: ClassVar[Any] = ChainMap({CodeType: reduced}, cloudpickle.CloudPickler.dispatch_table)
+
+    return Pickler
+
+
+def _code_of_file(filename: str, *parts: Any) -> CodeType:
+    return CodeType(*parts).replace(co_filename=filename)
 
 
 def _sieve(large: Buffers) -> Callable[[pickle.PickleBuffer], bool]:
