@@ -19,13 +19,17 @@ FAILED, MISSING, RUNNING, COMPLETED, SCALED_IN = (
 
 
 class Executor:
-    def __init__(self, init_blocks: int = 1, connected: str = "") -> None:
+    def __init__(self, init_blocks: int = 1, connected: str = "", proven: str = "") -> None:
         self.provider = SimpleNamespace(init_blocks=init_blocks)
         self.error: Exception | None = None
-        self._connected = set(connected)
+        self._connected = set(connected + proven)
+        self._proven = set(proven)
 
     def connected_blocks(self) -> set[str]:
         return self._connected
+
+    def proven_blocks(self) -> set[str]:
+        return self._proven
 
     def set_bad_state_and_fail_all(self, error: Exception) -> None:
         self.error = error
@@ -35,8 +39,10 @@ def numbered(*statuses: JobStatus) -> dict[str, JobStatus]:
     return {str(number): status for number, status in enumerate(statuses)}
 
 
-def is_bad(handler, *statuses: JobStatus, init_blocks: int = 1, connected: str = "", **options: int) -> bool:
-    executor = Executor(init_blocks, connected)
+def is_bad(
+    handler, *statuses: JobStatus, init_blocks: int = 1, connected: str = "", proven: str = "", **options: int
+) -> bool:
+    executor = Executor(init_blocks, connected, proven)
     handler(executor, numbered(*statuses), **options)
     return executor.error is not None
 
@@ -62,6 +68,21 @@ def test_simple_forgives_blocks_that_did_connect_until_the_threshold() -> None:
     assert not is_bad(simple_error_handler, FAILED, connected="0")
     assert not is_bad(simple_error_handler, FAILED, FAILED, connected="0")
     assert is_bad(simple_error_handler, FAILED, FAILED, FAILED, connected="0")
+
+
+def test_simple_forgives_blocks_that_did_work_and_counts_those_after_them() -> None:
+    assert not is_bad(simple_error_handler, *[FAILED] * 10, proven="9")
+    assert not is_bad(simple_error_handler, FAILED, FAILED, FAILED, proven="0", connected="12")
+    assert not is_bad(simple_error_handler, *[FAILED] * 6, proven="03")
+    assert is_bad(simple_error_handler, FAILED, FAILED, FAILED, FAILED, proven="0")
+
+
+def test_simple_names_the_blocks_that_did_nothing() -> None:
+    executor = Executor(proven="1")
+    simple_error_handler(executor, numbered(*[FAILED] * 5))
+    assert isinstance(executor.error, TooManyJobFailuresError)
+    assert "the last 3 blocks failed" in str(executor.error)
+    assert "block 1" not in str(executor.error)
 
 
 @pytest.mark.parametrize("good", [RUNNING, COMPLETED, SCALED_IN])

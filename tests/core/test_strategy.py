@@ -21,7 +21,9 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     tasks = draw(st.one_of(st.just(0), st.integers(0, 500)))
     return Snapshot(
         tasks=tasks,
+        stuck=draw(st.integers(0, tasks)),
         active=active,
+        coming=draw(st.integers(0, active)),
         draining=draw(st.integers(0, max_blocks - active)),
         ended=draw(st.integers(0, 5)),
         slots_per_block=draw(st.one_of(st.integers(0, 64), st.just(float("inf")), st.just(0.5))),
@@ -33,7 +35,12 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 def after(snapshot: Snapshot, decision: Decision) -> Snapshot:
-    return attrs.evolve(snapshot, active=snapshot.active + decision.scale_out - decision.scale_in)
+    """The blocks once it is carried out; those without workers are given back first."""
+    return attrs.evolve(
+        snapshot,
+        active=snapshot.active + decision.scale_out - decision.scale_in,
+        coming=max(0, snapshot.coming + decision.scale_out - decision.scale_in),
+    )
 
 
 each = pytest.mark.parametrize("decide", list(strategy.STRATEGIES.values()), ids=list(strategy.STRATEGIES))
@@ -65,6 +72,20 @@ def test_work_always_has_a_block(decide: strategy.Strategy, snapshot: Snapshot) 
     then = after(snapshot, decide(snapshot, IDLE))
     if snapshot.tasks and snapshot.draining < snapshot.max_blocks:
         assert then.active >= 1
+
+
+@each_that_scales
+@given(snapshot=snapshots())
+def test_stuck_tasks_always_have_a_block_to_come(decide: strategy.Strategy, snapshot: Snapshot) -> None:
+    then = after(snapshot, decide(snapshot, IDLE))
+    if snapshot.stuck and snapshot.active + snapshot.draining < snapshot.max_blocks:
+        assert then.coming >= 1
+
+
+def test_for_stuck_tasks_there_are_as_many_blocks_as_they_fill() -> None:
+    snapshot = Snapshot(tasks=5, stuck=5, active=3, coming=1, slots_per_block=2, max_blocks=10)
+    assert strategy.simple(snapshot, IDLE) == Decision(scale_out=2)
+    assert strategy.simple(attrs.evolve(snapshot, active=5, coming=3), IDLE) == Decision()
 
 
 @each_that_scales

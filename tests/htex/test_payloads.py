@@ -21,6 +21,7 @@ import zmq
 
 import htex_tasks as tasks
 from flowcore import python_app
+from flowcore.providers import LocalProvider
 from flowcore.serialize.pickling import OUT_OF_BAND
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed
@@ -329,7 +330,7 @@ def die_with(values):
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["interchange", "manager", "zygote"])
 def test_large_tasks_survive_the_loss_of_any_process(load, family, role):
-    load()
+    load(provider=LocalProvider(min_blocks=1))  # there is a manager to kill even when all is done
     echo = python_app(tasks.echo)
     echo(1).result(PATIENCE)
     futures = [echo(numbered(number)) for number in range(150)]

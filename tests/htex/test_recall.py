@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import itertools
 import random
 import socket
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from flowcore.serialize.pickling import dumps
 from flowcore.testing.gate import Gate
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink
+from flowcore_htex.recall import Recall
+from flowcore_htex.slots import Slot
 from flowcore_htex.worker import Worker
 from htex_rig import PATIENCE, Family, executions, executors, outcomes, stopped, until
 
@@ -95,14 +99,17 @@ class Bench:
         self.cells[1] = self._calls_off
 
     def answers(self, count):
-        """Return the seconds that tasks took by their ids, and the ids that came back, when there are so many."""
+        """Return the seconds that tasks took by their ids, and what came back, when there are so many.
+
+        What came back is ids, each with the number of the message that it answers.
+        """
         seconds, back = {}, []
         while len(seconds) + len(back) < count:
             for kind, head, _ in self.link.receive():
                 if kind == wire.RESULTS:
                     seconds.update(zip(*wire.unpack_result_times(head), strict=True))
                 else:
-                    back += wire.unpack_ids(head)
+                    back += wire.unpack_refusals(head)
         return seconds, back
 
     def close(self):
@@ -134,7 +141,7 @@ def test_what_arrives_together_with_the_word_that_calls_it_off_is_not_begun(benc
     if kind == wire.CANCEL:
         assert (sorted(seconds), seconds[3], back) == ([1, 2, 3], -1, [])
     else:
-        assert (sorted(seconds), back) == ([1, 2], [3])
+        assert (sorted(seconds), back) == ([1, 2], [(3, 1)])
 
 
 def test_a_recalled_task_that_comes_again_is_run(bench):
@@ -147,7 +154,50 @@ def test_a_recalled_task_that_comes_again_is_run(bench):
         bench.send((2, partial(call_kept, key, "second")))
         go_on.set()
         seconds, back = bench.answers(3)
-    assert (sorted(seconds), back, ran) == ([1, 2], [2], [2])
+    assert (sorted(seconds), back, ran) == ([1, 2], [(2, 1)], [2])
+
+
+def test_a_task_that_is_recalled_twice_is_not_run(bench):
+    """All of it is read in one piece, when the task before has ended."""
+    begun, go_on, ran = threading.Event(), threading.Event(), []
+    with kept({"first": lambda: (begun.set(), go_on.wait(PATIENCE)), "second": lambda: ran.append(2)}) as key:
+        bench.send((1, partial(call_kept, key, "first")))
+        assert begun.wait(PATIENCE)
+        for _ in range(2):
+            bench.send((2, partial(call_kept, key, "second")))
+            bench.call_off(wire.RECALL, 2)
+        go_on.set()
+        seconds, back = bench.answers(3)
+    assert (sorted(seconds), back, ran) == ([1], [(2, 1), (2, 2)], [])
+
+
+def test_news_of_an_earlier_recall_says_nothing_about_a_later_one():
+    slot = Slot(0, "", {}, [], None)
+    numbers, put_back = itertools.count(1), []
+    cells = memoryview(bytearray(16)).cast("Q")
+
+    def take(slot, tids):
+        put_back.extend(tids)
+        for tid in tids:
+            slot.answered(tid)
+
+    recall = Recall([slot], cells, lambda _slot, _tids: next(numbers), take)
+    slot.connect().close()
+    for tid in (1, 2):
+        slot.take(wire.Task(tid, 0, b""), 1)
+    cells[0] = 1
+    recall.check(time.monotonic())
+    recall.check(time.monotonic())
+    assert put_back == [2]
+    slot.take(wire.Task(2, 0, b""), 1)
+    recall.check(time.monotonic())  # the worker is about to begin it when it is recalled again
+    cells[0] = 2
+    recall.returned(slot, [(2, 1)])
+    recall.check(time.monotonic())
+    assert (put_back, list(slot.tasks)) == ([2], [1, 2])
+    recall.returned(slot, [(2, 2)])
+    assert (put_back, list(slot.tasks)) == ([2, 2], [1])
+    slot.close()
 
 
 def test_a_task_that_was_taken_back_can_still_be_cancelled(start, tmp_path):

@@ -48,6 +48,7 @@ UNPACKERS = [
     wire.unpack_big_result,
     wire.unpack_function,
     wire.unpack_ids,
+    wire.unpack_refusals,
     wire.unpack_json,
 ]
 
@@ -121,6 +122,8 @@ def test_the_heads_of_big_messages_come_back(tid, function, spec, time, status):
 def test_functions_ids_and_records_come_back(number, blob, several, record):
     assert wire.unpack_function(wire.pack_function(number, blob)) == (number, blob)
     assert wire.unpack_ids(wire.pack_ids(several)) == several
+    pairs = list(zip(several, several[::-1], strict=True))
+    assert wire.unpack_refusals(wire.pack_refusals(pairs)) == pairs
     assert wire.unpack_json(wire.pack_json(record)) == record
 
 

@@ -120,9 +120,13 @@ class Executor(ABC):
     def slots(self) -> float:
         """Tell how many tasks can run at once, blocks that may still be started included.
 
-        Where a task may go to several executors the kernel takes the one with the fewest outstanding tasks a slot.
+        Where a task may go to several executors the kernel takes the one with the least `slots_wanted()` a slot.
         """
         return 1
+
+    def slots_wanted(self) -> float:
+        """Tell how many slots the tasks take whose futures are not done: one each, unless some ask for more."""
+        return self.outstanding()
 
     def status(self) -> dict[str, JobStatus]:
         """Tell the state of every block by its block id; empty where there are no blocks."""

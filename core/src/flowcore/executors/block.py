@@ -77,7 +77,7 @@ class BlockExecutor(Executor):
         self._own_script_dir = False
         self._bad_state_lock = threading.Lock()  # guards what follows; nothing is called while it is held
         self._bad_state: Exception | None = None
-        self._demand_limit = math.inf  # outstanding tasks above which another block would be started
+        self._demand_limit = math.inf  # wanted slots above which another block would be started
         self._on_demand: Callable[[], None] | None = None
         self._on_jobs_changed: Callable[[], None] | None = None
 
@@ -99,6 +99,20 @@ class BlockExecutor(Executor):
     @abstractmethod
     def connected_blocks(self) -> Collection[str]:
         """Return the ids of the blocks from which a worker has ever connected; it must not raise."""
+
+    def proven_blocks(self) -> Collection[str]:
+        """Return the ids of the blocks in which a task has ever come to its end; none where that is not known.
+
+        `simple_error_handler` forgives the failure of such a block: it had done its work.
+        """
+        return ()
+
+    def stuck_tasks(self) -> int:
+        """How many tasks wait that no connected block will ever have room, or time, for: they need another block.
+
+        Call `notify_demand` when it changes; 0 where that is not known.
+        """
+        return 0
 
     @abstractmethod
     def hold_blocks(self, block_ids: Collection[str]) -> Collection[str]:
@@ -163,8 +177,9 @@ class BlockExecutor(Executor):
             raise BadStateException(self.label, str(error)) from error
 
     def notify_demand(self) -> None:
-        """Wake the scaling code if there are more tasks now than the blocks were meant for; `submit` calls it."""
-        if self._demand_limit != math.inf and self.outstanding() > self._demand_limit:
+        """Wake the scaling code if tasks are stuck, or more than the blocks were meant for; `submit` calls it."""
+        limit = self._demand_limit
+        if limit != math.inf and (self.slots_wanted() > limit or self.stuck_tasks()):
             wake = self._on_demand
             if wake is not None:
                 wake()

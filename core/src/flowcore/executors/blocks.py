@@ -87,8 +87,9 @@ class Blocks:
 
     def tally(self) -> Tally:
         """Count the blocks."""
+        connected = self._connected()
         with self._lock:
-            return self._ledger.tally()
+            return self._ledger.tally(connected)
 
     def forget_ended(self) -> None:
         """Drop what is known of blocks that have ended, and of failed status calls."""

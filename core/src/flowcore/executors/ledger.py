@@ -46,12 +46,14 @@ class Tally:
 
     Attributes:
         active: neither ended nor draining.
+        coming: those of them from which no worker has come yet.
         draining: on the way out, whoever wants that, but still there.
         ended: gone, for whatever reason.
         failed_in_row: how many of the newest blocks ended though nobody asked them to.
     """
 
     active: int
+    coming: int
     draining: int
     ended: int
     failed_in_row: int
@@ -163,12 +165,17 @@ class Ledger:
         """Return what was last known of the blocks, but for those about whose submission nobody answered."""
         return {block_id: block.status for block_id, block in self.blocks.items() if not block.unanswered}
 
-    def tally(self) -> Tally:
-        """Count the blocks."""
-        live = self.live().values()
-        draining = sum(block.draining or block.leaves is not None for block in live)
-        ended = len(self.blocks) - len(live)
-        return Tally(active=len(live) - draining, draining=draining, ended=ended, failed_in_row=self._failed_in_row())
+    def tally(self, connected: Collection[str] = ()) -> Tally:
+        """Count the blocks, given those that have, or had, a worker."""
+        live = self.live()
+        active = [block_id for block_id, block in live.items() if not (block.draining or block.leaves is not None)]
+        return Tally(
+            active=len(active),
+            coming=len(set(active).difference(connected)),
+            draining=len(live) - len(active),
+            ended=len(self.blocks) - len(live),
+            failed_in_row=self._failed_in_row(),
+        )
 
     def dispensable(
         self, idle: Mapping[str, float], connected: Collection[str], now: float, min_idle: float | None

@@ -180,14 +180,16 @@ class _Review:
 
     def _snapshot(self, now: float) -> Snapshot:
         executor, provider, tally = self.executor, self.executor.provider, self.executor.tally()
-        tasks = executor.outstanding()
+        tasks = executor.slots_wanted()
         if tasks:
             self._unused_since = None
         elif self._unused_since is None:
             self._unused_since = now
         return Snapshot(
             tasks=tasks,
+            stuck=executor.stuck_tasks(),
             active=tally.active,
+            coming=tally.coming,
             draining=tally.draining,
             ended=tally.ended,
             slots_per_block=executor.slots_per_block(),

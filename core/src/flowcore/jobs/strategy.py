@@ -19,16 +19,20 @@ class Snapshot:
     """One executor at one moment.
 
     Attributes:
-        tasks: tasks that are not done.
+        tasks: tasks that are not done, each as often as the slots that it takes.
+        stuck: tasks that no block with workers will ever have room, or time, for.
         active: blocks that run, or will.
+        coming: those of them that have no workers yet.
         draining: blocks on their way out, which still count against `max_blocks`.
         ended: blocks that are gone.
         slots_per_block: tasks that one block can run at once.
         unused: seconds for which there have been no tasks; 0 while there are some.
     """
 
-    tasks: int
+    tasks: float
     active: int
+    stuck: int = 0
+    coming: int = 0
     draining: int = 0
     ended: int = 0
     slots_per_block: float = 1
@@ -67,7 +71,7 @@ def htex_auto_scale(snapshot: Snapshot, max_idletime: float) -> Decision:
 
     A block is given back only when it has been idle for `max_idletime` seconds; `BlockExecutor.scale_in` sees to that.
     """
-    needed = max(snapshot.min_blocks, _usable(snapshot, 1), 1)
+    needed = max(snapshot.min_blocks, _wanted(snapshot, 1), 1)
     if snapshot.tasks > 0 and snapshot.active > needed:
         return Decision(scale_in=snapshot.active - needed)
     return simple(snapshot, max_idletime)
@@ -100,17 +104,25 @@ def respite(failed_in_row: int, period: float) -> float:
 
 
 def _missing(snapshot: Snapshot) -> int:
-    wanted = _usable(snapshot, snapshot.parallelism)
-    if snapshot.tasks > 0:
-        wanted = max(wanted, 1)
-    wanted = max(wanted, snapshot.min_blocks)
+    wanted = max(_wanted(snapshot, snapshot.parallelism), snapshot.min_blocks)
     room = snapshot.max_blocks - snapshot.active - snapshot.draining
     return max(0, min(wanted - snapshot.active, room))
 
 
-def _usable(snapshot: Snapshot, parallelism: float) -> int:
-    """Return how many blocks the work fills, when that share of it is to have a slot; `max_blocks` at most."""
-    tasks = snapshot.tasks * parallelism
-    if tasks >= snapshot.slots_per_block * snapshot.max_blocks:
-        return snapshot.max_blocks if tasks else 0
-    return math.ceil(tasks / snapshot.slots_per_block)
+def _wanted(snapshot: Snapshot, parallelism: float) -> int:
+    """Return how many blocks the work fills, when that share of it is to have a slot; one at least if there is any.
+
+    For stuck tasks there are blocks beyond those that have workers.
+    """
+    wanted = _filled(snapshot, snapshot.tasks * parallelism) if snapshot.tasks else 0
+    if snapshot.stuck:
+        others = _filled(snapshot, snapshot.stuck * parallelism)
+        wanted = max(wanted, snapshot.active - snapshot.coming + others)
+    return wanted
+
+
+def _filled(snapshot: Snapshot, slots: float) -> int:
+    """Return how many blocks so many slots are, from 1 to `max_blocks`."""
+    if slots >= snapshot.slots_per_block * snapshot.max_blocks:
+        return max(1, snapshot.max_blocks)
+    return max(1, math.ceil(slots / snapshot.slots_per_block))

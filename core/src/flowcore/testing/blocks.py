@@ -20,10 +20,13 @@ class HandRunExecutor(BlockExecutor):
         command: what a block runs.
         workers: tasks at once on each node.
         connected: blocks that have, or had, a worker.
+        proven: blocks in which a task has come to its end.
         idle: seconds without a task, by block.
         busy: blocks that have a task when they are held.
         held: blocks that were held.
         tasks: futures of the tasks that are not done.
+        size: slots that each of them takes.
+        stuck: how many of them no connected block can take.
         grown: set whenever a block has been asked for.
     """
 
@@ -43,7 +46,10 @@ class HandRunExecutor(BlockExecutor):
         self.idle: dict[str, float] = {}
         self.busy: set[str] = set()
         self.held: list[str] = []
+        self.proven: set[str] = set()
         self.tasks: list[TaskFuture[Any]] = []
+        self.size: float = 1
+        self.stuck = 0
         self.grown = threading.Event()
 
     def start(self, run: RunContext) -> None:
@@ -69,6 +75,14 @@ class HandRunExecutor(BlockExecutor):
         """Count the tasks that are not done."""
         return len(self.tasks)
 
+    def slots_wanted(self) -> float:
+        """Count the slots that they take."""
+        return self.size * len(self.tasks)
+
+    def stuck_tasks(self) -> int:
+        """Return `stuck`."""
+        return self.stuck
+
     def block_command(self, block_id: str) -> str:
         """Return `command`, with the block's id in its environment."""
         self.grown.set()
@@ -86,6 +100,10 @@ class HandRunExecutor(BlockExecutor):
     def connected_blocks(self) -> Collection[str]:
         """Return `connected`."""
         return set(self.connected)
+
+    def proven_blocks(self) -> Collection[str]:
+        """Return `proven`."""
+        return set(self.proven)
 
     def hold_blocks(self, block_ids: Collection[str]) -> Collection[str]:
         """Remember the blocks as held, and return those without a task."""

@@ -59,6 +59,7 @@ class Client:
         heartbeat_threshold: seconds of silence after which the interchange is taken for dead.
         changed: called with each record about a manager that came, went or was refused.
         broken: called with the error when there can be no interchange any more.
+        stuck_changed: called when `stuck` has changed.
     """
 
     def __init__(
@@ -68,13 +69,17 @@ class Client:
         heartbeat_threshold: float,
         changed: Callable[[dict[str, Any]], None],
         broken: Callable[[Exception], None],
+        stuck_changed: Callable[[], None],
     ) -> None:
         self.managers: dict[str, dict[str, Any]] = {}
+        self.stuck = 0
+        """How many tasks wait that no manager there is will ever have room, or time, for."""
         self._label = label
         self._broker = broker
         self._threshold = heartbeat_threshold
         self._changed = changed
         self._broken = broken
+        self._stuck_changed = stuck_changed
         self._lock = threading.Lock()
         self._futures: dict[int, HtexFuture] = {}
         self._outbox = Outbox()
@@ -298,6 +303,9 @@ class Client:
             if question is not None:
                 question[1].append(answer["managers"])
                 question[0].set()
+        elif kind == wire.STUCK:
+            self.stuck = sum(wire.unpack_ids(head))
+            self._stuck_changed()
         elif kind == wire.HELLO:
             self._greeting = time.monotonic()
             self._greeted.set()
@@ -375,7 +383,7 @@ class Client:
             if old is not None:
                 old.close()
             self._outbox.restart(self._futures.values())
-            self._taken = 0
+            self._taken = self.stuck = 0
             self._flush()
             with contextlib.suppress(LinkClosed):  # it has died meanwhile, as the thread is about to notice
                 link.send(wire.READY)

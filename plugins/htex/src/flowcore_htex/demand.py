@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
@@ -19,37 +21,76 @@ if TYPE_CHECKING:
 
 _UNITS = {"cores": "", "memory": " MB", "disk": " MB", "gpus": ""}
 
-_BLOCKS_ENOUGH: Final = 3
-"""After so many blocks the one with the most time for tasks counts for the most that there ever is."""
+BLOCKS_ENOUGH: Final = 3
+"""After so many blocks the one with the most time for tasks, or the largest node, counts for the most there ever is."""
 
 Fault = InvalidResourceSpecification
 Judge = Callable[[Mapping[str, Any]], "Fault | None"]
+_Size = tuple[float, ...]
+"""Cores, memory and disk in MB, and accelerators that a task asks for."""
+
+_SIZES: Final = 1024
+"""So many different requests are worked out once."""
 
 
 class Demand:
-    """The demanding tasks that are not done: those that ask for a part of a node, and those that ask for time."""
+    """The demanding tasks that are not done: those that ask for a part of a node, and those that ask for time.
 
-    def __init__(self) -> None:
+    Args:
+        options: what a worker is given.
+        nodes: tells what is known of the nodes.
+    """
+
+    def __init__(self, options: Options, nodes: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        self._options = options
+        self._nodes = nodes
         self._sized: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
         self._timed: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
         self._most_seconds = float("inf")
+        self._lock = threading.Lock()  # guards all that follows
+        self._taken: dict[int, tuple[_Size, float]] = {}
+        self._slots: Callable[[_Size], float] | None = None
+        self.surplus = 0.0
+        """Worker slots that the tasks take beyond one each."""
 
     def add(self, future: HtexFuture, need: Mapping[str, Any]) -> None:
         """Remember a task until it is done."""
-        kinds = [
-            waiting
-            for waiting, keys in ((self._sized, _UNITS), (self._timed, TIME_KEYS))
-            if any(key in need for key in keys)
-        ]
-        for waiting in kinds:
-            waiting[future.tid] = (future, need)
-        if kinds:
+        sized, timed = (any(key in need for key in keys) for keys in (_UNITS, TIME_KEYS))
+        if sized:
+            self._sized[future.tid] = (future, need)
+            size = tuple(need.get(key, 0) for key in _UNITS)
+            with self._lock:
+                slots = self._measure()(size)
+                self._taken[future.tid] = (size, slots)
+                self.surplus += slots - 1
+        if timed:
+            self._timed[future.tid] = (future, need)
+        if sized or timed:
             future.add_done_callback(self._forget)
 
     def _forget(self, future: Future[Any]) -> None:
         tid = future.tid  # type: ignore[attr-defined]  # it is the `HtexFuture` that `add` was given
         self._sized.pop(tid, None)
         self._timed.pop(tid, None)
+        with self._lock:
+            _, slots = self._taken.pop(tid, (None, 1))
+            self.surplus = self.surplus + 1 - slots if self._taken else 0.0  # not what sums of fractions have lost
+
+    def nodes_changed(self) -> None:
+        """Count the slots again, now that something else is known of the nodes."""
+        with self._lock:
+            self._slots = None
+            if self._taken:
+                measure = self._measure()
+                self._taken = {tid: (size, measure(size)) for tid, (size, _) in self._taken.items()}
+                self.surplus = sum(slots - 1 for _, slots in self._taken.values())
+
+    def _measure(self) -> Callable[[_Size], float]:
+        """Return what tells how many slots a task of some size takes; the lock is held."""
+        if self._slots is None:
+            taken = functools.partial(slots_taken, nodes=self._nodes(), options=self._options)
+            self._slots = functools.lru_cache(_SIZES)(taken)
+        return self._slots
 
     def recheck(self, client: Client, nodes: Judge, times: BlockTimes) -> None:
         """Fail the tasks that can never run, now that more is known of nodes and blocks.
@@ -66,14 +107,11 @@ class Demand:
         for future, error in doomed:
             client.fail(future, error)
 
-    @staticmethod
-    def impossible(
-        need: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], options: Options, label: str
-    ) -> Fault | None:
+    def impossible(self, need: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], label: str) -> Fault | None:
         """Return the error for a request that none of the nodes can meet, naming what is too much."""
         too_much: dict[str, str] = {}
         for node in nodes:
-            excess = _excess(need, node, options)
+            excess = _excess(need, node, self._options)
             if not excess:
                 return None
             too_much.update(excess)
@@ -103,7 +141,7 @@ class BlockTimes:
         """Note for how long tasks could run when a manager came; None for no end."""
         self._blocks.add(block_id)
         self._longest = max(self._longest, float("inf") if seconds is None else seconds)
-        if len(self._blocks) >= _BLOCKS_ENOUGH:
+        if len(self._blocks) >= BLOCKS_ENOUGH:
             self.most = min(float("inf") if self._walltime is None else time_for_tasks(self._walltime), self._longest)
 
     def fault(self, need: Mapping[str, Any]) -> Fault | None:
@@ -120,6 +158,24 @@ class BlockTimes:
             f"no block of executor {self._label!r} lasts that long: {asked} is asked for, tasks have at most"
             f" {round(self.most, 1):g} s{block}\n  ask for less, or {remedy}",
         )
+
+
+def slots_taken(size: _Size, nodes: Sequence[Mapping[str, Any]], options: Options) -> float:
+    """Return how many worker slots of a node a task takes, with its share of what no other such task can use.
+
+    Args:
+        size: what it asks for.
+        nodes: what is known of the nodes; the one that has room for most such tasks counts.
+        options: what a worker is given.
+    """
+    need = {key: amount for key, amount in zip(_UNITS, size, strict=True) if amount}
+    bound = bool(options.available_accelerators)
+    slots = slots_needed(need, options.cores_per_worker, options.mem_per_worker, bound)
+    shares = []
+    for node in nodes:
+        room = [node["slots"] // slots, *(node[key] // need[key] for key in ("memory", "disk", "gpus") if key in need)]
+        shares.append(node["slots"] / max(1, min(room)))
+    return float(min(shares, default=slots))
 
 
 def local_node(provider: Provider, options: Options, folder: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from flowcore_htex import launch
 from flowcore_htex.broker import Broker, InterchangeFailed
 from flowcore_htex.client import Client
 from flowcore_htex.curve import prepare_folder, write_keys
-from flowcore_htex.demand import BlockTimes, Demand, Judge, local_node
+from flowcore_htex.demand import BLOCKS_ENOUGH, BlockTimes, Demand, Judge, local_node
 from flowcore_htex.errors import (
     InterchangeLost,
     ManagerLost,
@@ -210,8 +210,10 @@ class HighThroughputExecutor(BlockExecutor):
         self._settings: dict[str, Any] = {}
         self._owner = 0
         self._connected_blocks: set[str] = set()
+        self._proven_blocks: set[str] = set()
+        self._node_sizes: dict[tuple[float, ...], dict[str, Any]] = {}
         self._refused_blocks: set[str] = set()
-        self._demand = Demand()
+        self._demand = Demand(self.options, self._nodes)
         self._times = BlockTimes(label, None)
         self._mender = Mender(self)
 
@@ -246,6 +248,7 @@ class HighThroughputExecutor(BlockExecutor):
                 self.options.heartbeat_threshold,
                 self._manager_changed,
                 self.set_bad_state_and_fail_all,
+                self.notify_demand,
             )
             broker.listen()
             self._client.start()
@@ -337,22 +340,33 @@ class HighThroughputExecutor(BlockExecutor):
 
     def _node_judge(self) -> Judge:
         """Return what tells the error for a request that no node can ever meet, None where one can, or may."""
-        managers = list(self._client.managers.values()) if self._client is not None else []
         live = [block for block, status in self.status().items() if not status.terminal]
         may_grow = len(live) < self.provider.max_blocks or not self._connected_blocks.issuperset(live)
-        sizes = [
-            {**manager, "slots": manager["worker_count"], "cores_per_worker": self.options.cores_per_worker}
-            for manager in managers
-        ]
-        if self._local_node is not None:
-            sizes, may_grow = [self._local_node, *sizes], False
-        if may_grow:
-            sizes = []
-        return lambda need: self._demand.impossible(need, sizes, self.options, self.label)
+        unknown = may_grow and self._local_node is None and len(self._connected_blocks) < BLOCKS_ENOUGH
+        sizes = [] if unknown else self._nodes()
+        return lambda need: self._demand.impossible(need, sizes, self.label)
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Return the sizes of nodes that are known, be they there now or not."""
+        sizes = list(self._node_sizes.values())
+        return sizes if self._local_node is None else [self._local_node, *sizes]
+
+    def _saw_node(self, manager: Mapping[str, Any]) -> None:
+        kind = tuple(manager[key] for key in ("worker_count", "cores", "memory", "gpus"))
+        disk = max(manager["disk"], self._node_sizes.get(kind, manager)["disk"])
+        self._node_sizes[kind] = dict(zip(("slots", "cores", "memory", "gpus"), kind, strict=True), disk=disk)
 
     def outstanding(self) -> int:
         """Count the tasks whose futures are not done."""
         return self._client.outstanding() if self._client is not None else 0
+
+    def slots_wanted(self) -> float:
+        """See `Executor`; a task counts for what it takes of a node, be that cores, memory, disk or accelerators."""
+        return self.outstanding() + self._demand.surplus
+
+    def stuck_tasks(self) -> int:
+        """See `BlockExecutor`."""
+        return self._client.stuck if self._client is not None else 0
 
     def fail_outstanding(self, error: Exception) -> None:
         """Fail every future that is not done."""
@@ -374,6 +388,10 @@ class HighThroughputExecutor(BlockExecutor):
     def connected_blocks(self) -> Collection[str]:
         """Return the ids of the blocks from which a manager has ever connected."""
         return list(self._connected_blocks)
+
+    def proven_blocks(self) -> Collection[str]:
+        """See `BlockExecutor`."""
+        return list(self._proven_blocks)
 
     def idle_blocks(self) -> Mapping[str, float]:
         """See `BlockExecutor`."""
@@ -498,6 +516,9 @@ class HighThroughputExecutor(BlockExecutor):
         if event == "registered":
             self._connected_blocks.add(block)
             self._times.saw(block, manager["seconds_left"])
+            self._saw_node(manager)
+        elif event == "proven":
+            self._proven_blocks.add(block)
         elif event == "refused":
             self._refused_blocks.add(block)
             if not client.managers and self._all_refused(block):
@@ -509,6 +530,8 @@ class HighThroughputExecutor(BlockExecutor):
                 self._mender.expect_end(block)
         if manager.get("draining") and event != "lost":
             self._drains(client, block, manager.get("drain_reason") or "its managers drain")
+        if event == "registered":
+            self._demand.nodes_changed()
         self._demand.recheck(client, self._node_judge(), self._times)
 
     def _all_refused(self, block: str) -> bool:

@@ -67,6 +67,7 @@ class Interchange:
         self._next_check = time.monotonic() + self._check_every
         self._congested = self._orphaned = False
         self._untaken = 0
+        self._stuck = 0
         self._descriptors = descriptors.allow()
         if self._expected:
             self._recovering = {}
@@ -99,6 +100,8 @@ class Interchange:
                 self._keep_time()
             if self._pending and self._recovering is None:
                 self._pending.give_out(self._managers, self._functions)
+            if self._stuck != self._pending.stuck:
+                self._tell_of_stuck()
             self._settle()
 
     def _open(self) -> None:
@@ -222,6 +225,11 @@ class Interchange:
     def _tell(self, kind: int, record: dict[str, Any]) -> None:
         self._client.queue(kind, wire.pack_json(record))
 
+    def _tell_of_stuck(self) -> None:
+        self._stuck = self._pending.stuck
+        self._client.queue(wire.STUCK, wire.pack_ids([self._stuck]))
+        self._flush_client()
+
     def _flush_client(self) -> None:
         client = self._client
         try:
@@ -263,6 +271,9 @@ class Interchange:
 
     def _outcome(self, manager: Manager, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         tids = wire.check_outcome(kind, head, buffers)
+        if not manager.proven and kind in (wire.RESULTS, wire.BIG_RESULT):
+            manager.proven = True
+            self._announce("proven", manager)
         if kind != wire.DROPPED:
             self._pass_on(kind, head, buffers)
         if kind != wire.RESULTS:
@@ -343,6 +354,8 @@ class Interchange:
             peer.queue(wire.CANCEL, wire.pack_ids(sorted(unwanted)))
             peer.flush()
         self._pending.reconsider()
+        if self._stuck:
+            self._tell_of_stuck()  # nobody is, until all of them were looked at again
         self._stir()
         self._announce("registered", manager)
         self._expected.discard(manager.name)

@@ -91,6 +91,7 @@ class Manager:
         owed: outcome messages received from it and not acknowledged.
         cancelled: those of them that nobody wants any more, and of which it was told.
         held: whether it is to get no more tasks, because its block is about to be cancelled.
+        proven: whether a task has ever come to its end there.
         ends: when it will drain because the walltime of its block is almost over, by `time.monotonic`; infinite where
             that is not known.
     """
@@ -106,7 +107,7 @@ class Manager:
         self.known: set[int] = set()
         self.cancelled: set[int] = set()
         self.owed = 0
-        self.held = False
+        self.held = self.proven = False
         self.draining: bool = info["draining"]
         self.told = time.monotonic()
         left = info.get("seconds_left")

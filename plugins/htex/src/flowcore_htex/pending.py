@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 from flowcore_htex.log import Log
-from flowcore_htex.matching import UNITS, ManagerSelector, choose, reserve, units_ahead
+from flowcore_htex.matching import UNITS, ManagerSelector, Room, choose, fits, reserve, units_ahead
 from flowcore_htex.peers import Manager
-from flowcore_htex.walltime import time_needed
 from flowcore_htex.wire import Task
 
 _LAST: Final = float("inf")
@@ -36,14 +35,19 @@ class Pending:
         self._prefetch = prefetch
         self._plain: deque[Task] = deque()
         self._special: list[_Special] = []
-        self._late: list[_Special] = []  # they ask for more time than any manager has; only another one can help them
+        self._stuck: list[_Special] = []  # they ask for more than any manager has; only another one can help them
 
     def __len__(self) -> int:
-        return len(self._plain) + len(self._special) + len(self._late)
+        return len(self._plain) + len(self._special) + len(self._stuck)
 
     def __bool__(self) -> bool:
-        """Whether there are tasks that the managers there are may have time for."""
+        """Whether there are tasks that the managers there are may take."""
         return bool(self._plain or self._special)
+
+    @property
+    def stuck(self) -> int:
+        """How many tasks wait that no manager there is will ever have room, or time, for."""
+        return len(self._stuck)
 
     def add(self, tasks: Iterable[Task]) -> None:
         """Queue tasks that ask for nothing, in the order given."""
@@ -67,10 +71,10 @@ class Pending:
                 heapq.heappush(self._special, (_SOONEST, task.tid, task, json.loads(task.spec)))
 
     def reconsider(self) -> None:
-        """Have another look at tasks that no manager had time for: one has come."""
-        for entry in self._late:
+        """Have another look at the tasks that are stuck: a manager has come."""
+        for entry in self._stuck:
             heapq.heappush(self._special, entry)
-        self._late.clear()
+        self._stuck.clear()
 
     def drop(self, tids: set[int]) -> set[int]:
         """Forget cancelled tasks; returns those that were waiting here."""
@@ -81,22 +85,22 @@ class Pending:
         if waiting:
             self._special = [entry for entry in self._special if entry[1] not in waiting]
             heapq.heapify(self._special)
-        late = {entry[1] for entry in self._late if entry[1] in tids}
-        if late:
-            self._late = [entry for entry in self._late if entry[1] not in late]
-        return found | waiting | late
+        stuck = {entry[1] for entry in self._stuck if entry[1] in tids}
+        if stuck:
+            self._stuck = [entry for entry in self._stuck if entry[1] not in stuck]
+        return found | waiting | stuck
 
     def give_out(self, managers: dict[str, Manager], functions: dict[int, bytes]) -> None:
         """Send as many tasks to the managers as they have room for."""
         able = {name: manager for name, manager in managers.items() if manager.open}
-        longest = max((manager.seconds for manager in able.values()), default=0.0) if self._special else 0.0
+        totals = [manager.total for manager in able.values()] if self._special else []
         if self._special and able:
-            able = self._give_special(able, longest, functions)
+            able = self._give_special(able, totals, functions)
         for level in (1, 1 + self._prefetch) if self._prefetch else (1,):
             if self._plain:
                 self._give_plain(able, level, functions)
         if self._special and not self._plain and able:
-            self._give_special(able, longest, functions)
+            self._give_special(able, totals, functions)
 
     def _give_plain(self, able: dict[str, Manager], level: int, functions: dict[int, bytes]) -> None:
         ready = {name for name, manager in able.items() if manager.used < level * UNITS * manager.workers}
@@ -140,22 +144,19 @@ class Pending:
         return list(dict.fromkeys([*chosen, *ready]))
 
     def _give_special(
-        self, able: dict[str, Manager], longest: float, functions: dict[int, bytes]
+        self, able: dict[str, Manager], totals: list[Room], functions: dict[int, bytes]
     ) -> dict[str, Manager]:
         """Place tasks that ask for something; returns the managers that are left for all others.
 
         Args:
             able: managers that may be given tasks.
-            longest: seconds that tasks can run where there are most of them, be it in a manager that is not in `able`.
+            totals: what each manager has when it is idle, those included that are not in `able`.
             functions: the functions by number.
         """
         kept: list[_Special] = []
         reserved = False
         while self._special and able and len(kept) < _LOOK_BEHIND:
             priority, tid, task, need = self._special[0]
-            if time_needed(need) > longest:
-                self._late.append(heapq.heappop(self._special))
-                continue
             if priority == _LAST and self._plain and self._plain[0].tid < tid:
                 break
             heapq.heappop(self._special)
@@ -165,6 +166,9 @@ class Pending:
             if name is not None:
                 able[name].take(task, UNITS, need)
                 able[name].hand_over([task], functions)
+                continue
+            if not any(fits(room, need, next(iter(slots.values()))) for room in totals):
+                self._stuck.append((priority, tid, task, need))
                 continue
             kept.append((priority, tid, task, need))
             if reserved and all(room.slots < 1 for room in free.values()):

@@ -257,7 +257,7 @@ class WorkerPool:
             self._finished(slot, tid, time_taken)
         else:
             if kind == wire.RECALL:
-                self._recall.returned(slot, wire.unpack_ids(head))
+                self._recall.returned(slot, wire.unpack_refusals(head))
             return
         slot.proven = True
         self._stillborn = 0
@@ -305,18 +305,19 @@ class WorkerPool:
         if self._cells[2 * slot.index] == tid or len(slot.tasks) == 1:
             self._doom(slot, tid, None)
             return
-        slot.recalled.discard(tid)
+        slot.recalled.pop(tid, None)
         self._call_off(slot, wire.CANCEL, [tid])
 
-    def _call_off(self, slot: Slot, kind: int, tids: list[int]) -> None:
-        """Tell a worker not to begin tasks, in a message that it looks for before it begins one."""
+    def _call_off(self, slot: Slot, kind: int, tids: list[int]) -> int:
+        """Tell a worker not to begin tasks, in a message that it looks for before it begins one; return its number."""
         self._send(slot, kind, wire.pack_ids(tids))
         slot.called_off += 1
         self._cells[2 * slot.index + 1] = slot.called_off
+        return slot.called_off
 
-    def _send_recall(self, slot: Slot, tids: list[int]) -> None:
+    def _send_recall(self, slot: Slot, tids: list[int]) -> int:
         self._log.info(f"worker {slot.index} is long at a task; {len(tids)} behind it go elsewhere")
-        self._call_off(slot, wire.RECALL, tids)
+        return self._call_off(slot, wire.RECALL, tids)
 
     def _put_back(self, slot: Slot, tids: list[int]) -> None:
         tasks = [slot.answered(tid) for tid in tids]

@@ -24,12 +24,13 @@ class Recall:
     Nobody is asked and waited for, since a worker that is in the midst of a task does not listen. The worker says which
     task begins, in the first of its cells, before it looks in the second how many messages call tasks off. So what it
     has not begun a moment after the second was raised, it will not begin: it sees that the tasks were recalled. What it
-    was about to begin at that moment it runs, or reports as not begun.
+    was about to begin at that moment it runs, or reports as not begun. A task may come to the same worker again, and be
+    recalled again, before such a report of the first time is read: so it names the message that it answers.
 
     Args:
         slots: the workers.
         cells: two shared cells for each of them; see `Worker`.
-        send: tells a worker that tasks are recalled, and raises its second cell.
+        send: tells a worker that tasks are recalled, and raises its second cell; returns the number of the message.
         put_back: takes the tasks with these ids from a worker.
     """
 
@@ -37,7 +38,7 @@ class Recall:
         self,
         slots: list[Slot],
         cells: memoryview,
-        send: Callable[[Slot, list[int]], None],
+        send: Callable[[Slot, list[int]], int],
         put_back: Callable[[Slot, list[int]], None],
     ) -> None:
         self._slots = slots
@@ -67,21 +68,20 @@ class Recall:
                 pause = _STUCK
         self.due = None if pause is None else time.monotonic() + pause
 
-    def returned(self, slot: Slot, tids: list[int]) -> None:
+    def returned(self, slot: Slot, refusals: list[tuple[int, int]]) -> None:
         """Take note of tasks that the worker says it has not begun; news of those that were taken back are no news.
 
         A worker that says so listens: what else was recalled it has run, or will tell of too.
         """
-        news = [tid for tid in tids if tid in slot.recalled]
+        news = [tid for tid, number in refusals if slot.recalled.get(tid) == number]
         if news:
             slot.recalling = False
             self._give_up(slot, news)
 
     def _begin(self, slot: Slot) -> None:
         _, *behind = slot.tasks
-        slot.recalled.update(behind)
         slot.recalling = True
-        self._send(slot, behind)
+        slot.recalled.update(dict.fromkeys(behind, self._send(slot, behind)))
 
     def _take_back(self, slot: Slot) -> None:
         begun = self._cells[2 * slot.index]
@@ -91,5 +91,6 @@ class Recall:
         self._give_up(slot, [tid for tid in behind if tid in slot.recalled])
 
     def _give_up(self, slot: Slot, tids: list[int]) -> None:
-        slot.recalled.difference_update(tids)
+        for tid in tids:
+            del slot.recalled[tid]
         self._put_back(slot, tids)

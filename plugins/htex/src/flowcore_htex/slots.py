@@ -30,7 +30,8 @@ class Slot:
         listed: whether it is among the workers that can be given tasks.
         called_off: how many messages it was sent that call tasks off.
         since: when it last said anything or, if that is later, began to be busy, by `time.monotonic`.
-        recalled: tasks that it is not to begin any more, and of which it is not known yet whether it has.
+        recalled: tasks that it is not to begin any more, and of which it is not known yet whether it has, each with
+            the number of the message that says so.
         recalling: whether some of them were recalled a moment ago.
     """
 
@@ -79,7 +80,7 @@ class Slot:
         self.killed = False
         self.called_off = 0
         self.since = 0.0
-        self.recalled: set[int] = set()
+        self.recalled: dict[int, int] = {}
         self.recalling = False
 
     def connect(self) -> socket.socket:
@@ -111,7 +112,7 @@ class Slot:
         task = self.tasks.pop(tid, None)
         if task is not None:
             self.load -= self.weights.pop(tid)
-            self.recalled.discard(tid)
+            self.recalled.pop(tid, None)
         return task
 
 

@@ -46,9 +46,10 @@ ANSWER: Final = 19  # up: json, its answer
 MANAGERS: Final = 20  # up: json, which managers there are, when that changes
 PROBE: Final = 21  # manager -> interchange: is this address the right one?
 READY: Final = 22  # down: all that was outstanding has been sent again
-RECALL: Final = 23  # to a manager: how many tasks to hand back; to a worker: which not to begin; back: those not begun
+RECALL: Final = 23  # to a manager: how many tasks to hand back; to a worker: which not to begin; back: refusals
 PARCEL: Final = 24  # between neighbors on one host: another message, whose buffers are in the file that comes with it
 TAKEN: Final = 25  # down: how many bytes of big outcomes the user's process has taken in since it last said so
+STUCK: Final = 26  # up: how many tasks wait that no manager there is will ever have room, or time, for
 
 VALUE: Final = 0  # status of an outcome: a pickled value
 ERROR: Final = 1  # a packed exception
@@ -263,6 +264,19 @@ def unpack_function(head: bytes) -> tuple[int, bytes]:
 def pack_ids(ids: list[int]) -> bytes:
     """Lay out ids of tasks or numbers of functions."""
     return array("Q", ids).tobytes()
+
+
+def pack_refusals(refusals: list[tuple[int, int]]) -> bytes:
+    """Lay out ids of tasks that were not begun, each with the number of the message that called it off."""
+    return pack_ids([number for refusal in refusals for number in refusal])
+
+
+def unpack_refusals(head: bytes) -> list[tuple[int, int]]:
+    """Return what `pack_refusals` laid out."""
+    numbers = unpack_ids(head)
+    if len(numbers) % 2:
+        raise ProtocolError("a list of pairs is cut short")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def unpack_ids(head: bytes) -> list[int]:

@@ -36,8 +36,8 @@ class Worker:
         self._inbox: deque[Message] = deque()
         self._heeded = 0
         self._cancelled: set[int] = set()
-        self._recalled: set[int] = set()
-        self._returned: list[int] = []
+        self._recalled: dict[int, deque[int]] = {}
+        self._returned: list[tuple[int, int]] = []
         self._pid = os.getpid()
         self._blobs: dict[int, bytes] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
@@ -62,10 +62,13 @@ class Worker:
     def _receive(self) -> None:
         """Wait for what the manager sends; what calls tasks off counts at once, before the tasks that came with it."""
         for message in self._link.receive():
-            if message[0] in (wire.CANCEL, wire.RECALL):
+            if message[0] == wire.CANCEL:
                 self._heeded += 1
-                called_off = self._cancelled if message[0] == wire.CANCEL else self._recalled
-                called_off.update(wire.unpack_ids(message[1]))
+                self._cancelled.update(wire.unpack_ids(message[1]))
+            elif message[0] == wire.RECALL:
+                self._heeded += 1
+                for tid in wire.unpack_ids(message[1]):
+                    self._recalled.setdefault(tid, deque()).append(self._heeded)
             else:
                 self._inbox.append(message)
 
@@ -77,9 +80,8 @@ class Worker:
         if tid in self._cancelled:
             self._keep(tid, -1.0, wire.NONE, b"", [])
             return False
-        if tid in self._recalled:
-            self._recalled.discard(tid)  # it may come here again
-            self._returned.append(tid)
+        if self._recalled.get(tid):
+            self._returned.append((tid, self._recalled[tid].popleft()))  # it may come here again, and be recalled again
             return False
         return True
 
@@ -150,7 +152,7 @@ class Worker:
     def _flush(self) -> None:
         if self._returned:
             returned, self._returned = self._returned, []
-            self._link.send(wire.RECALL, wire.pack_ids(returned))
+            self._link.send(wire.RECALL, wire.pack_refusals(returned))
         if self._tids:
             head = wire.pack_results(self._tids, self._seconds, self._statuses, self._payloads)
             self._clear()
