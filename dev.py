@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -121,7 +122,18 @@ def _binary(name: str) -> Path:
 
 
 def _call(command: Iterable[str | Path], environment: dict[str, str] | None = None) -> int:
-    return subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=False).returncode
+    """Run a command; whoever wants to end this program meanwhile ends the command, and waits for it to tidy up."""
+    with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment) as process:
+        wishes = {
+            signal.SIGINT: lambda *_: None,  # the terminal has sent it to the command, too
+            signal.SIGTERM: lambda *_: process.send_signal(signal.SIGINT),
+        }
+        before = {number: signal.signal(number, heed) for number, heed in wishes.items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _without_trace(run: Callable[[Path], int]) -> int:

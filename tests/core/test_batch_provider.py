@@ -12,10 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers import SimpleLauncher, SingleNodeLauncher, SrunLauncher
 from flowcore.launchers.base import Launcher
-from flowcore.providers import LocalProvider
+from flowcore.providers import (
+    GridEngineProvider,
+    LocalProvider,
+    LSFProvider,
+    PBSProProvider,
+    SlurmProvider,
+    TorqueProvider,
+)
 from flowcore.providers.batch import LONGEST_INTERVAL, SHORTEST_INTERVAL, BatchProvider, clock
 from flowcore.providers.errors import (
     BadLauncher,
@@ -171,6 +179,26 @@ def test_durations_are_written_as_schedulers_read_them(seconds: float, text: str
 def test_bad_options_are_refused_at_construction(make, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "harmless"),
+    [
+        (SlurmProvider, "#SBATCH --time=24:00:00", "#SBATCH --time-min=10 --mail-type=END"),
+        (SlurmProvider, "#SBATCH --mail-type=END -t 60", "#SBATCH --comment=short-time=1"),
+        (PBSProProvider, "#PBS -l select=1,walltime=24:00:00", "# walltime=24:00:00"),
+        (TorqueProvider, "#PBS -l walltime=24:00:00", "#PBS -m e"),
+        (GridEngineProvider, "#$ -l h_rt=3600", "#$ -l s_rt=3600"),
+        (LSFProvider, "#BSUB -W 60", "#BSUB -We 60x -wt 5"),
+    ],
+)
+def test_a_walltime_that_workers_would_not_know_of_is_refused(
+    kind: type[BatchProvider], line: str, harmless: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="workers would not know of it") as caught:
+        kind(scheduler_options=f"#X\n{line}")
+    assert line in str(caught.value)
+    kind(scheduler_options=harmless)
 
 
 def test_the_walltime_of_a_block_is_known_in_seconds(make) -> None:

@@ -57,6 +57,7 @@ class Checkout:
             text=True,
             timeout=PATIENCE,
             check=False,
+            start_new_session=True,  # as a terminal gives it one
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -125,4 +126,22 @@ def test_the_temporary_directory_of_one_that_fails_is_kept(checkout: Checkout) -
     kept = re.search(r"the temporary directory of the tests is kept: (.*)", output)
     assert kept is not None
     assert list(Path(kept[1]).glob("p/**/evidence"))
+    assert "left behind" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["os.kill(os.getppid(), signal.SIGTERM)", "os.killpg(0, signal.SIGINT)"])
+def test_whoever_ends_it_ends_the_tests_and_they_tidy_up(checkout: Checkout, target: str) -> None:
+    code, output = checkout.test(
+        "import signal, threading",
+        "sleeper = subprocess.Popen(['sleep', '597'], start_new_session=True)",
+        "try:",
+        f"    {target}",
+        f"    assert not threading.Event().wait({PATIENCE})",
+        "finally:",
+        "    sleeper.kill()",
+        "    sleeper.wait()",
+    )
+    assert code == 2, output
+    assert "KeyboardInterrupt" in output
     assert "left behind" not in output

@@ -84,6 +84,9 @@ class BatchProvider(Provider):
     directive: ClassVar[str]
     """What the scheduler's lines in a script begin with."""
 
+    walltime_line: ClassVar[str | None] = None
+    """A regular expression for lines that would set the walltime; in `scheduler_options` they are refused."""
+
     gone: ClassVar[str | None] = None
     """A regular expression for what the cancel command says, when it fails, of a job that has ended."""
 

@@ -40,12 +40,15 @@ def duration(provider: object, attribute: attrs.Attribute[Any], value: object) -
 
 
 def script_lines(provider: BatchProvider, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Accept lines of a job script; not options, which the shell would take for commands."""
+    """Accept lines of a job script; not options, which the shell would take for commands, and no other walltime."""
     if not isinstance(value, str):
         raise refusal(provider, attribute, value, "a str is needed")
     for line in value.splitlines():
         if line.startswith("-"):
             raise refusal(provider, attribute, line, f"a line of the job script is '{provider.directive} {line}'")
+        if provider.walltime_line and re.search(provider.walltime_line, line):
+            reason = "workers would not know of it, and end their work at another time; give walltime='HH:MM:SS'"
+            raise refusal(provider, attribute, line, reason)
 
 
 def job_id_pattern(provider: object, attribute: attrs.Attribute[Any], value: str) -> None:

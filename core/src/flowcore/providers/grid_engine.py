@@ -58,6 +58,7 @@ class GridEngineProvider(BatchProvider):
 
     template: ClassVar[str] = "grid_engine.sh"
     directive: ClassVar[str] = "#$"
+    walltime_line: ClassVar[str | None] = r"^#\$\s.*\bh_rt="
     gone: ClassVar[str | None] = r"(?i)job \"?\S+ does not exist"
     unreachable: ClassVar[str | None] = r"(?i)unable to (send message to|contact) qmaster|commlib error|timeout error"
 

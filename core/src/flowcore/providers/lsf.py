@@ -54,6 +54,7 @@ class LSFProvider(BatchProvider):
 
     template: ClassVar[str] = "lsf.sh"
     directive: ClassVar[str] = "#BSUB"
+    walltime_line: ClassVar[str | None] = r"^#BSUB(\s.*)?\s-W[\s\d]"
     gone: ClassVar[str | None] = r"(?i)is not found|no matching job|already finished"
     unreachable: ClassVar[str | None] = r"(?i)LSF is down|cannot connect to LSF|LIM is down|not responding"
 

@@ -45,6 +45,7 @@ class PBSFamilyProvider(BatchProvider):
     """
 
     directive: ClassVar[str] = "#PBS"
+    walltime_line: ClassVar[str | None] = r"^#PBS\s.*\bwalltime="
     gone: ClassVar[str | None] = r"(?i)unknown job id|job has finished|invalid (for )?state"
     unreachable: ClassVar[str | None] = r"(?i)cannot connect to|unable to communicate with|connection refused"
     timeouts: ClassVar[frozenset[int]] = frozenset()

@@ -72,6 +72,7 @@ class SlurmProvider(BatchProvider):
 
     template: ClassVar[str] = "slurm.sh"
     directive: ClassVar[str] = "#SBATCH"
+    walltime_line: ClassVar[str | None] = r"^#SBATCH(\s.*)?\s(--time[\s=]|-t)"
     gone: ClassVar[str | None] = r"(?i)invalid job id|already compl"
     unreachable: ClassVar[str | None] = (
         r"(?i)unable to (contact slurm|establish c)|timed out|zero bytes were|in standby mode|temporarily unable"
