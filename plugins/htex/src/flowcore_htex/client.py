@@ -59,7 +59,7 @@ class Client:
         heartbeat_threshold: seconds of silence after which the interchange is taken for dead.
         changed: called with each record about a manager that came, went or was refused.
         broken: called with the error when there can be no interchange any more.
-        stuck_changed: called when `stuck` has changed.
+        stuck_changed: called when the answer of `stuck` has changed.
     """
 
     def __init__(
@@ -72,8 +72,6 @@ class Client:
         stuck_changed: Callable[[], None],
     ) -> None:
         self.managers: dict[str, dict[str, Any]] = {}
-        self.stuck = 0
-        """How many tasks wait that no manager there is will ever have room, or time, for."""
         self._label = label
         self._broker = broker
         self._threshold = heartbeat_threshold
@@ -86,6 +84,7 @@ class Client:
         self._numbers = itertools.count(1)
         self._last_send = 0.0
         self._taken = 0
+        self._stuck: list[int] = []
         self._closing = False
         self._ending = threading.Lock()
         self._ended = self._abandoned = False
@@ -190,6 +189,10 @@ class Client:
     def outstanding(self) -> int:
         """Count the futures that are not done."""
         return len(self._futures)
+
+    def stuck(self) -> int:
+        """Count the tasks that wait, and that no manager there is will ever have room, or time, for; at least some."""
+        return sum(tid in self._futures for tid in self._stuck)
 
     def cancelled(self, future: HtexFuture) -> None:
         """Tell everybody that nobody wants the outcome any more."""
@@ -304,7 +307,7 @@ class Client:
                 question[1].append(answer["managers"])
                 question[0].set()
         elif kind == wire.STUCK:
-            self.stuck = sum(wire.unpack_ids(head))
+            self._stuck = wire.unpack_ids(head)
             self._stuck_changed()
         elif kind == wire.HELLO:
             self._greeting = time.monotonic()
@@ -383,7 +386,8 @@ class Client:
             if old is not None:
                 old.close()
             self._outbox.restart(self._futures.values())
-            self._taken = self.stuck = 0
+            self._taken = 0
+            self._stuck = []
             self._flush()
             with contextlib.suppress(LinkClosed):  # it has died meanwhile, as the thread is about to notice
                 link.send(wire.READY)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.errors import InvalidResourceSpecification
-from flowcore_htex.node import inspect_node, slots_needed, worker_count
+from flowcore_htex.node import slots_needed
 from flowcore_htex.walltime import TIME_KEYS, time_for_tasks, time_needed
 
 if TYPE_CHECKING:
-    from flowcore.providers.base import Provider
     from flowcore_htex.client import Client
     from flowcore_htex.options import Options
     from flowcore_htex.outbox import HtexFuture
@@ -176,25 +174,6 @@ def slots_taken(size: _Size, nodes: Sequence[Mapping[str, Any]], options: Option
         room = [node["slots"] // slots, *(node[key] // need[key] for key in ("memory", "disk", "gpus") if key in need)]
         shares.append(node["slots"] / max(1, min(room)))
     return float(min(shares, default=slots))
-
-
-def local_node(provider: Provider, options: Options, folder: str) -> dict[str, Any]:
-    """Return what a node has where the nodes are this machine, as a manager there would find it."""
-    environment = dict(os.environ)
-    if provider.cores_per_node:
-        environment["FLOWCORE_CORES"] = str(provider.cores_per_node)
-    if provider.mem_per_node:
-        environment["FLOWCORE_MEMORY_GB"] = str(provider.mem_per_node)
-    node = inspect_node(environment, folder)
-    slots = worker_count(
-        node,
-        max_workers=options.worker_limit,
-        cores_per_worker=options.cores_per_worker,
-        mem_per_worker=options.mem_per_worker,
-        accelerators=options.available_accelerators,
-    )
-    gpus = len(options.available_accelerators[:slots] if options.available_accelerators else node.gpus)
-    return {"slots": slots, "cores": node.cores, "memory": node.memory, "disk": node.disk, "gpus": gpus}
 
 
 def _excess(need: Mapping[str, Any], node: Mapping[str, Any], options: Options) -> dict[str, str]:

@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -23,7 +22,7 @@ from flowcore_htex import launch
 from flowcore_htex.broker import Broker, InterchangeFailed
 from flowcore_htex.client import Client
 from flowcore_htex.curve import prepare_folder, write_keys
-from flowcore_htex.demand import BLOCKS_ENOUGH, BlockTimes, Demand, Judge, local_node
+from flowcore_htex.demand import BLOCKS_ENOUGH, BlockTimes, Demand, Judge
 from flowcore_htex.errors import (
     InterchangeLost,
     ManagerLost,
@@ -32,6 +31,7 @@ from flowcore_htex.errors import (
     VersionMismatch,
     WorkerLost,
 )
+from flowcore_htex.known_nodes import KnownNodes
 from flowcore_htex.launch import SETTINGS
 from flowcore_htex.matching import ManagerSelector
 from flowcore_htex.mending import Mender
@@ -211,9 +211,9 @@ class HighThroughputExecutor(BlockExecutor):
         self._owner = 0
         self._connected_blocks: set[str] = set()
         self._proven_blocks: set[str] = set()
-        self._node_sizes: dict[tuple[float, ...], dict[str, Any]] = {}
         self._refused_blocks: set[str] = set()
-        self._demand = Demand(self.options, self._nodes)
+        self._nodes = KnownNodes(self.provider, self.options)
+        self._demand = Demand(self.options, self._nodes.sizes)
         self._times = BlockTimes(label, None)
         self._mender = Mender(self)
 
@@ -229,6 +229,7 @@ class HighThroughputExecutor(BlockExecutor):
         if self._run is not None:
             raise ExecutorError(self.label, "it has been started before; make a new one for a new run")
         self._run = run
+        self._nodes.folder = self.logdir
         self._times = BlockTimes(self.label, self.provider.block_walltime)
         self._owner = os.getpid()
         try:
@@ -342,19 +343,9 @@ class HighThroughputExecutor(BlockExecutor):
         """Return what tells the error for a request that no node can ever meet, None where one can, or may."""
         live = [block for block, status in self.status().items() if not status.terminal]
         may_grow = len(live) < self.provider.max_blocks or not self._connected_blocks.issuperset(live)
-        unknown = may_grow and self._local_node is None and len(self._connected_blocks) < BLOCKS_ENOUGH
-        sizes = [] if unknown else self._nodes()
+        unknown = may_grow and self._nodes.local is None and len(self._connected_blocks) < BLOCKS_ENOUGH
+        sizes = [] if unknown else self._nodes.sizes()
         return lambda need: self._demand.impossible(need, sizes, self.label)
-
-    def _nodes(self) -> list[dict[str, Any]]:
-        """Return the sizes of nodes that are known, be they there now or not."""
-        sizes = list(self._node_sizes.values())
-        return sizes if self._local_node is None else [self._local_node, *sizes]
-
-    def _saw_node(self, manager: Mapping[str, Any]) -> None:
-        kind = tuple(manager[key] for key in ("worker_count", "cores", "memory", "gpus"))
-        disk = max(manager["disk"], self._node_sizes.get(kind, manager)["disk"])
-        self._node_sizes[kind] = dict(zip(("slots", "cores", "memory", "gpus"), kind, strict=True), disk=disk)
 
     def outstanding(self) -> int:
         """Count the tasks whose futures are not done."""
@@ -366,7 +357,7 @@ class HighThroughputExecutor(BlockExecutor):
 
     def stuck_tasks(self) -> int:
         """See `BlockExecutor`."""
-        return self._client.stuck if self._client is not None else 0
+        return self._client.stuck() if self._client is not None else 0
 
     def fail_outstanding(self, error: Exception) -> None:
         """Fail every future that is not done."""
@@ -444,18 +435,7 @@ class HighThroughputExecutor(BlockExecutor):
     @property
     def workers_per_node(self) -> float:
         """Workers on one node: counted where one has connected, estimated before."""
-        managers = list(self._client.managers.values()) if self._client is not None else []
-        if managers:
-            return float(sum(manager["worker_count"] for manager in managers) / len(managers))
-        if self._local_node is not None:
-            return float(self._local_node["slots"])
-        bounds: list[float] = [self.options.worker_limit]
-        if self.provider.cores_per_node:
-            bounds.append(self.provider.cores_per_node // self.options.cores_per_worker)
-        if self.provider.mem_per_node and self.options.mem_per_worker:
-            bounds.append(1000 * self.provider.mem_per_node // self.options.mem_per_worker)
-        least = min(bounds)
-        return 1.0 if least == float("inf") else max(1.0, float(least))
+        return self._nodes.workers(list(self._client.managers.values()) if self._client is not None else [])
 
     @property
     def logdir(self) -> str:
@@ -475,12 +455,6 @@ class HighThroughputExecutor(BlockExecutor):
     @property
     def _config_path(self) -> Path:
         return Path(self.logdir) / "manager.json"
-
-    @cached_property
-    def _local_node(self) -> dict[str, Any] | None:
-        """What a node has, where the nodes are this machine."""
-        folder = self.logdir if self._run is not None else str(Path.cwd())
-        return local_node(self.provider, self.options, folder) if self.provider.label == "local" else None
 
     def _make_keys(self) -> str:
         folder = prepare_folder(self.options.cert_dir or Path(self.logdir) / "certificates")
@@ -516,7 +490,7 @@ class HighThroughputExecutor(BlockExecutor):
         if event == "registered":
             self._connected_blocks.add(block)
             self._times.saw(block, manager["seconds_left"])
-            self._saw_node(manager)
+            self._nodes.saw(manager)
         elif event == "proven":
             self._proven_blocks.add(block)
         elif event == "refused":

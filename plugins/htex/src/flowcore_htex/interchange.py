@@ -67,7 +67,7 @@ class Interchange:
         self._next_check = time.monotonic() + self._check_every
         self._congested = self._orphaned = False
         self._untaken = 0
-        self._stuck = 0
+        self._stuck_changes = 0
         self._descriptors = descriptors.allow()
         if self._expected:
             self._recovering = {}
@@ -100,8 +100,7 @@ class Interchange:
                 self._keep_time()
             if self._pending and self._recovering is None:
                 self._pending.give_out(self._managers, self._functions)
-            if self._stuck != self._pending.stuck:
-                self._tell_of_stuck()
+            self._tell_of_stuck()
             self._settle()
 
     def _open(self) -> None:
@@ -226,9 +225,10 @@ class Interchange:
         self._client.queue(kind, wire.pack_json(record))
 
     def _tell_of_stuck(self) -> None:
-        self._stuck = self._pending.stuck
-        self._client.queue(wire.STUCK, wire.pack_ids([self._stuck]))
-        self._flush_client()
+        if self._stuck_changes != self._pending.stuck_changes:
+            self._stuck_changes = self._pending.stuck_changes
+            self._client.queue(wire.STUCK, wire.pack_ids(self._pending.stuck()))
+            self._flush_client()
 
     def _flush_client(self) -> None:
         client = self._client
@@ -354,8 +354,7 @@ class Interchange:
             peer.queue(wire.CANCEL, wire.pack_ids(sorted(unwanted)))
             peer.flush()
         self._pending.reconsider()
-        if self._stuck:
-            self._tell_of_stuck()  # nobody is, until all of them were looked at again
+        self._tell_of_stuck()  # none is, until all of them have been looked at again
         self._stir()
         self._announce("registered", manager)
         self._expected.discard(manager.name)

@@ -19,6 +19,9 @@ _ANY: Final = float("inf")
 _LOOK_BEHIND: Final = 64
 """How many demanding tasks behind one that has to wait are tried."""
 
+_FEW: Final = 64
+"""How many stuck tasks are told of: enough to start blocks for them."""
+
 
 _Special: TypeAlias = "tuple[float, int, Task, dict[str, Any]]"
 """A task that asks for something: its priority, its age, itself, and what it asks for."""
@@ -35,6 +38,8 @@ class Pending:
         self._prefetch = prefetch
         self._plain: deque[Task] = deque()
         self._special: list[_Special] = []
+        self.stuck_changes = 0
+        """How often it has changed which tasks are stuck."""
         self._stuck: list[_Special] = []  # they ask for more than any manager has; only another one can help them
 
     def __len__(self) -> int:
@@ -44,10 +49,9 @@ class Pending:
         """Whether there are tasks that the managers there are may take."""
         return bool(self._plain or self._special)
 
-    @property
-    def stuck(self) -> int:
-        """How many tasks wait that no manager there is will ever have room, or time, for."""
-        return len(self._stuck)
+    def stuck(self) -> list[int]:
+        """Return the ids of tasks that wait and that no manager there is will ever have room, or time, for: a few."""
+        return [tid for _, tid, _, _ in self._stuck[:_FEW]]
 
     def add(self, tasks: Iterable[Task]) -> None:
         """Queue tasks that ask for nothing, in the order given."""
@@ -72,9 +76,12 @@ class Pending:
 
     def reconsider(self) -> None:
         """Have another look at the tasks that are stuck: a manager has come."""
+        if not self._stuck:
+            return
         for entry in self._stuck:
             heapq.heappush(self._special, entry)
         self._stuck.clear()
+        self.stuck_changes += 1
 
     def drop(self, tids: set[int]) -> set[int]:
         """Forget cancelled tasks; returns those that were waiting here."""
@@ -88,6 +95,7 @@ class Pending:
         stuck = {entry[1] for entry in self._stuck if entry[1] in tids}
         if stuck:
             self._stuck = [entry for entry in self._stuck if entry[1] not in stuck]
+            self.stuck_changes += 1
         return found | waiting | stuck
 
     def give_out(self, managers: dict[str, Manager], functions: dict[int, bytes]) -> None:
@@ -169,6 +177,7 @@ class Pending:
                 continue
             if not any(fits(room, need, next(iter(slots.values()))) for room in totals):
                 self._stuck.append((priority, tid, task, need))
+                self.stuck_changes += 1
                 continue
             kept.append((priority, tid, task, need))
             if reserved and all(room.slots < 1 for room in free.values()):

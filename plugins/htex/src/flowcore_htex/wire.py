@@ -49,7 +49,7 @@ READY: Final = 22  # down: all that was outstanding has been sent again
 RECALL: Final = 23  # to a manager: how many tasks to hand back; to a worker: which not to begin; back: refusals
 PARCEL: Final = 24  # between neighbors on one host: another message, whose buffers are in the file that comes with it
 TAKEN: Final = 25  # down: how many bytes of big outcomes the user's process has taken in since it last said so
-STUCK: Final = 26  # up: how many tasks wait that no manager there is will ever have room, or time, for
+STUCK: Final = 26  # up: ids of tasks that wait and that no manager there is will ever have room, or time, for
 
 VALUE: Final = 0  # status of an outcome: a pickled value
 ERROR: Final = 1  # a packed exception
