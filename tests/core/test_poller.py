@@ -32,11 +32,13 @@ class Observed(HandRunExecutor):
     def __init__(self, provider: FaultyProvider, **options: Any) -> None:
         super().__init__(provider, **options)
         self.looked = threading.Condition()
+        self.looks = 0
         self.submitted_at: list[float] = []
 
     def tally(self) -> Any:
         tally = super().tally()
         with self.looked:
+            self.looks += 1
             self.looked.notify_all()
         return tally
 
@@ -47,6 +49,10 @@ class Observed(HandRunExecutor):
     def until(self, condition: Any) -> None:
         with self.looked:
             assert self.looked.wait_for(condition, BOUND), self.status()
+
+    def until_looked_at(self) -> None:
+        looks = self.looks
+        self.until(lambda: self.looks > looks)
 
     def names(self) -> list[str]:
         return [status.status_name for status in self.status().values()]
@@ -127,7 +133,30 @@ def test_more_work_never_takes_more_than_max_blocks(review) -> None:
     executor.until(lambda: len(executor.submitted_at) == 2)
     demand(executor, 50)
     for _ in range(3):
-        executor.until(lambda: True)
+        executor.until_looked_at()
+    assert len(executor.status()) == 2
+
+
+def test_a_task_counts_for_the_slots_that_it_takes(review) -> None:
+    executor = review(workers=2)
+    executor.until(lambda: True)
+    executor.size = 4
+    demand(executor)
+    executor.until(lambda: len(executor.submitted_at) == 2)
+    demand(executor)
+    executor.until(lambda: len(executor.submitted_at) == 4)
+
+
+def test_stuck_tasks_get_a_block_beyond_those_that_have_workers(review) -> None:
+    executor = review(init_blocks=1, workers=9)
+    executor.connected |= {"0"}
+    executor.until(lambda: True)
+    executor.stuck = 1
+    demand(executor)
+    executor.until(lambda: len(executor.submitted_at) == 2)
+    looks = executor.looks
+    demand(executor)  # one that is still to come is enough
+    executor.until(lambda: executor.looks > looks)
     assert len(executor.status()) == 2
 
 
@@ -139,7 +168,7 @@ def test_min_blocks_are_there_without_any_work(review) -> None:
 def test_unused_blocks_go_after_the_idle_time(review) -> None:
     executor = review(init_blocks=3, min_blocks=1, max_idletime=0.2, strategy_period=0.05)
     executor.until(lambda: executor.names().count("SCALED_IN") == 2)
-    executor.until(lambda: True)
+    executor.until_looked_at()
     assert executor.names().count("SCALED_IN") == 2
 
 
@@ -156,8 +185,8 @@ def test_strategy_none_scales_nothing(review) -> None:
     executor = review(strategy="none", init_blocks=1, strategy_period=0.05, max_idletime=0.05)
     demand(executor, 50)
     executor.until(lambda: executor.names() == ["RUNNING"])
-    executor.until(lambda: True)
-    executor.until(lambda: True)
+    for _ in range(2):
+        executor.until_looked_at()
     assert executor.names() == ["RUNNING"]
 
 
