@@ -41,13 +41,24 @@ class Rig:
         return sum(manager["tasks"] for manager in self.executor.connected_managers())
 
     def interchange(self) -> int:
-        return self.processes("flowcore_htex.interchange")[0]
+        return self.some("flowcore_htex.interchange")[0]
 
     def manager(self) -> int:
-        return max(pid for pid in self.processes("flowcore_htex.manager") if "bash" not in _command(pid))
+        return self.some("flowcore_htex.manager")[-1]
 
     def zygote(self) -> int:
-        return self.processes("flowcore_htex.zygote")[0]
+        return self.some("flowcore_htex.zygote")[0]
+
+    def some(self, word: str) -> list[int]:
+        """Return the processes with a word in their command lines, shells left out; waits until there is one."""
+        found: list[int] = []
+
+        def there_are() -> bool:
+            found[:] = [pid for pid in self.processes(word) if "bash" not in _command(pid)]
+            return bool(found)
+
+        assert eventually(there_are)
+        return found
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in Path(self.executor.logdir).rglob("*.log"))

@@ -189,8 +189,11 @@ def wire_tap(device, kept):
         over, ended = os.pipe()
 
         def listen():
-            while over not in (ready := select.select([tap, over], [], [])[0]):
-                kept.append(tap.recv(65536) if ready else b"")
+            goes_on = True
+            while goes_on:
+                goes_on = over not in select.select([tap, over], [], [])[0]
+                while select.select([tap], [], [], 0)[0]:
+                    kept.append(tap.recv(65536))
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -113,9 +114,10 @@ def test_a_job_whose_script_is_killed_is_failed(make: Make, cell: GridEngineCell
     provider = make()
     job_id = provider.submit("sleep 600", 1)
     until(provider, job_id, JobState.RUNNING)
-    pids = [pid for name in cell.nodes for pid, line in cell.hosts.processes(name).items() if "job_scripts" in line]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: cell.pids(".*job_scripts.*"), PATIENCE, "the job's script")
+    for pid in cell.pids(".*job_scripts.*"):
+        with contextlib.suppress(ProcessLookupError):  # the script's own end ends the others
+            os.kill(pid, signal.SIGKILL)
     status = ending(provider, job_id)
     assert (status.state, status.exit_code) == (JobState.FAILED, 137)
 
