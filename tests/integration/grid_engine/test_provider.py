@@ -110,16 +110,19 @@ def test_a_job_beyond_its_walltime_is_a_timeout(make: Make) -> None:
     assert "walltime" in str(status)
 
 
-def test_a_job_whose_script_is_killed_is_failed(make: Make, cell: GridEngineCell) -> None:
+@pytest.mark.parametrize("accounts", ["there are accounts", "the accounts were moved away"])
+def test_a_job_whose_script_is_killed_is_failed(make: Make, cell: GridEngineCell, accounts: str) -> None:
     provider = make()
     job_id = provider.submit("sleep 600", 1)
     until(provider, job_id, JobState.RUNNING)
+    if "moved" in accounts:
+        (cell.folder / "root/default/common/accounting").unlink(missing_ok=True)
     eventually(lambda: cell.pids(".*job_scripts.*"), PATIENCE, "the job's script")
     for pid in cell.pids(".*job_scripts.*"):
         with contextlib.suppress(ProcessLookupError):  # the script's own end ends the others
             os.kill(pid, signal.SIGKILL)
     status = ending(provider, job_id)
-    assert (status.state, status.exit_code) == (JobState.FAILED, 137)
+    assert (status.state, status.exit_code) == (JobState.FAILED, 137), status
 
 
 def test_a_job_that_somebody_else_deletes_is_failed(make: Make, cell: GridEngineCell) -> None:

@@ -34,7 +34,8 @@ It says so `max_unheard` after the host's last word, and of all hosts for half a
 _LIMIT: Final = "37"
 """What `failed` is for a job that the master ended at its time limit."""
 
-_NOT_YET: Final = re.compile(r"job id \S+ not found", re.IGNORECASE)
+_NOT_YET: Final = re.compile(r"job id \S+ not found|no jobs running since startup", re.IGNORECASE)
+"""What `qacct` says of a job that is not in the accounts, or where there are none since they were moved away."""
 
 
 def _default_launcher(provider: GridEngineProvider) -> Launcher:
@@ -123,7 +124,7 @@ class GridEngineProvider(BatchProvider):
         if self._jobs[job_id].cancelled:
             return JobStatus(JobState.CANCELLED, "it was deleted")
         since = self._unlisted.setdefault(job_id, time.monotonic())
-        if _NOT_YET.search(answer.stderr) and time.monotonic() - since < ACCOUNTING_DELAY:
+        if _NOT_YET.search(answer.stderr + answer.stdout) and time.monotonic() - since < ACCOUNTING_DELAY:
             return JobStatus(JobState.RUNNING, "it has left the queue, and is not in the accounts yet")
         return super().forgotten(job_id, script)
 
