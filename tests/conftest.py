@@ -33,8 +33,8 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def cleared() -> Iterator[None]:
-    """Forget whatever run the test has loaded, without waiting for its tasks."""
+@pytest.fixture(autouse=True)
+def _cleared() -> Iterator[None]:
+    """Forget whatever run the test has loaded, without waiting for its tasks, be it over or not."""
     yield
     flowcore.clear(wait=False)

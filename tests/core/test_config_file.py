@@ -74,7 +74,7 @@ class TestValues:
     def test_an_empty_file_is_the_default_configuration(self) -> None:
         assert attrs.asdict(Config.from_toml(written(""))) == attrs.asdict(Config())
 
-    def test_a_run_can_be_made_of_it(self, cleared: None) -> None:
+    def test_a_run_can_be_made_of_it(self) -> None:
         flowcore.load(Config.from_toml(written('[[executors]]\nclass = "ThreadPoolExecutor"\nlabel = "mine"')))
         assert python_app(abs, executors=["mine"])(-3).result() == 3
 

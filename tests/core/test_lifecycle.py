@@ -19,8 +19,6 @@ from flowcore.executors import ThreadPoolExecutor
 from flowcore.futures import TaskFuture
 from flowcore.testing.leftovers import Leftovers
 
-pytestmark = pytest.mark.usefixtures("cleared")
-
 
 @python_app
 def same(value: Any) -> Any:
@@ -54,6 +52,15 @@ class TestLoading:
             flowcore.load(config())
         assert flowcore.dfk() is first
         assert same(1).result() == 1
+
+    def test_one_that_fails_leaves_none_loaded_not_even_one_that_has_ended(self) -> None:
+        with flowcore.load(config()) as ended:
+            assert same(1).result() == 1
+        assert flowcore.dfk() is ended
+        with pytest.raises(ConfigurationError):
+            flowcore.load("no configuration")  # type: ignore[arg-type]
+        with pytest.raises(NoDataFlowKernelError):
+            flowcore.dfk()
 
     def test_again_after_clear(self) -> None:
         for number in range(3):

@@ -14,8 +14,6 @@ from flowcore.executors import ThreadPoolExecutor
 from flowcore.executors.base import RunContext
 from flowcore.executors.errors import ExecutorError, ScalingError
 
-pytestmark = pytest.mark.usefixtures("cleared")
-
 
 class TestThreadPoolExecutor:
     def test_usage_example(self) -> None:

@@ -132,7 +132,7 @@ def test_what_an_earlier_task_left_in_the_worker_is_not_the_fault_of_the_next(st
     assert executor.submit(time.sleep, {"memory": "150MB"}, 0.5).result(PATIENCE) is None
 
 
-def test_through_the_kernel_a_walltime_is_an_app_timeout(cleared):
+def test_through_the_kernel_a_walltime_is_an_app_timeout():
     flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1)]))
 
     @python_app

@@ -44,7 +44,7 @@ def test_label_names_the_folder_the_threads_and_the_errors(start, tmp_path):
         executor.start(None)
 
 
-def test_label_is_how_a_task_is_sent_to_the_executor(cleared):
+def test_label_is_how_a_task_is_sent_to_the_executor():
     one, other = (HighThroughputExecutor(label=label, max_workers=1) for label in ("one", "other's"))
     flowcore.load(Config(executors=[one, other]))
 
@@ -164,7 +164,7 @@ class Shelf(Staging):
 
 
 @pytest.fixture
-def shelved(cleared, tmp_path):
+def shelved(tmp_path):
     """The path at which a task finds a file of the shelf, and what it reads there."""
     folder = tmp_path / "work"
     flowcore.load(
@@ -182,7 +182,7 @@ def test_storage_access_brings_the_files(shelved):
     assert shelved[1] == "from the shelf"
 
 
-def test_storage_access_none_has_the_default_methods_only(cleared):
+def test_storage_access_none_has_the_default_methods_only():
     flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1)]))
 
     @python_app

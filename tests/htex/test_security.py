@@ -165,6 +165,7 @@ def test_a_flood_of_connections_does_no_harm(open_run):
 @pytest.mark.parametrize(
     "data",
     [b"\0" * 100, os.urandom(5000), b"fc" + bytes([wire.VERSION]) + b"\xff" * 64, wire.prefix(wire.TASKS, 10, 2)],
+    ids=["nothing", "noise", "no kind", "half a message"],
 )
 def test_garbage_at_the_local_socket_does_no_harm(start, wait_for, data):
     rig = start()

@@ -13,7 +13,6 @@ from page_example import page, run_example, where
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cleared")
 def test_the_example_of_the_manual_runs_on_this_machine() -> None:
     hosts, blocks = run_example(LocalProvider(nodes_per_block=2, init_blocks=1, max_blocks=2))
     assert hosts == {socket.gethostname()}
@@ -21,7 +20,6 @@ def test_the_example_of_the_manual_runs_on_this_machine() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cleared")
 def test_the_configuration_of_the_page_about_this_machine_runs() -> None:
     with flowcore.load(page("local")):
         assert {future.result(60) for future in [where(0) for _ in range(8)]} == {socket.gethostname()}

@@ -31,7 +31,7 @@ def test_the_first_program_prints_the_mean_of_its_samples(tmp_path):
     assert float(done.stdout) == pytest.approx(sum(random.Random(seed).gauss(0, 1) for seed in range(1000)) / 1000)
 
 
-def test_the_apps_that_show_what_calls_take_work(tmp_path, cleared):
+def test_the_apps_that_show_what_calls_take_work(tmp_path):
     flowcore.load(flowcore.Config(executors=[ThreadPoolExecutor(4)]))
     names: dict = {}
     exec(compile(PYTHON[1], "README.md", "exec"), names)

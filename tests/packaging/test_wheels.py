@@ -84,6 +84,18 @@ def with_htex(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
+def with_the_oldest(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with htex, and the oldest versions of all else that it allows."""
+    folder = tmp_path_factory.mktemp("oldest")
+    python = folder / "env" / "bin" / "python"
+    _run(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, "--quiet"]
+    chosen = ["--resolution", "lowest", "--only-binary", ":all:", "--find-links", wheels["flowcore"].parent]
+    _run(*uv, *chosen, "flowcore[htex]", cwd=folder)
+    return python
+
+
+@pytest.fixture(scope="module")
 def with_threads(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _environment(tmp_path_factory.mktemp("threads"), wheels, "threads")
 
@@ -128,7 +140,8 @@ def test_what_is_installed_is_six_distributions(with_htex):
     assert installed == expected | ({"tomli"} if sys.version_info < (3, 11) else set())
 
 
-def test_a_script_runs_on_htex_in_an_environment_of_its_own(with_htex, tmp_path):
+@pytest.mark.parametrize("python", ["with_htex", "with_the_oldest"])
+def test_a_script_runs_on_htex_in_an_environment_of_its_own(python, tmp_path, request):
     (tmp_path / "script.py").write_text(
         dedent("""
         import os
@@ -147,7 +160,8 @@ def test_a_script_runs_on_htex_in_an_environment_of_its_own(with_htex, tmp_path)
             print("done in a worker process")
         """)
     )
-    assert _run(with_htex, "script.py", cwd=tmp_path).splitlines()[-1] == "done in a worker process"
+    done = _run(request.getfixturevalue(python), "script.py", cwd=tmp_path)
+    assert done.splitlines()[-1] == "done in a worker process"
 
 
 def test_the_command_finds_every_installed_component_sound(with_htex, tmp_path):

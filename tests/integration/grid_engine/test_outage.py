@@ -30,8 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 
 @pytest.fixture(autouse=True)
-def _cleared(cell: GridEngineCell, cleared: None) -> Iterator[None]:
-    del cleared
+def _tidied(cell: GridEngineCell) -> Iterator[None]:
     yield
     flowcore.clear(wait=False)
     cell.clear()

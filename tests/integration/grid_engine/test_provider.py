@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def _cleared(cell: GridEngineCell) -> Iterator[None]:
+def _tidied(cell: GridEngineCell) -> Iterator[None]:
     yield
     cell.clear()
 

@@ -31,6 +31,7 @@ def load(config: Config | None = None) -> DataFlowKernel:
         if _loaded is not None and not _loaded.cleaned:
             message = "Config has already been loaded\n  end that run first, with flowcore.clear()"
             raise ConfigurationError(message)
+        _loaded = None  # should this one fail, the one before is not loaded either
         _loaded = DataFlowKernel(config)
         return _loaded
 
