@@ -122,18 +122,24 @@ def _binary(name: str) -> Path:
 
 
 def _call(command: Iterable[str | Path], environment: dict[str, str] | None = None) -> int:
-    """Run a command; whoever wants to end this program meanwhile ends the command, and waits for it to tidy up."""
+    """Run a command and return its exit code; told to end meanwhile, end the command and let it tidy up, then exit."""
+    told: list[int] = []
     with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment) as process:
-        wishes = {
-            signal.SIGINT: lambda *_: None,  # the terminal has sent it to the command, too
-            signal.SIGTERM: lambda *_: process.send_signal(signal.SIGINT),
-        }
-        before = {number: signal.signal(number, heed) for number, heed in wishes.items()}
+
+        def heed(number: int, _: object) -> None:
+            told.append(number)
+            if number == signal.SIGTERM:  # SIGINT the terminal has sent to the command, too
+                process.send_signal(signal.SIGINT)
+
+        before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return process.wait()
+            code = process.wait()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+    if told:
+        sys.exit(128 + told[0])
+    return code if code >= 0 else 128 - code
 
 
 def _without_trace(run: Callable[[Path], int]) -> int:
@@ -144,7 +150,10 @@ def _without_trace(run: Callable[[Path], int]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="fc-")).resolve()
     folder.chmod(0o711)  # some tests run programs as other users
     before = set(_traces())
-    code = run(folder)
+    try:
+        code = run(folder)
+    except SystemExit as end:
+        code = int(end.code or 0)
     deadline = time.monotonic() + LEFTOVER_PATIENCE
     while (left := _left(folder, before)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -130,8 +130,11 @@ def test_the_temporary_directory_of_one_that_fails_is_kept(checkout: Checkout) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["os.kill(os.getppid(), signal.SIGTERM)", "os.killpg(0, signal.SIGINT)"])
-def test_whoever_ends_it_ends_the_tests_and_they_tidy_up(checkout: Checkout, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "number"),
+    [("os.kill(os.getppid(), signal.SIGTERM)", signal.SIGTERM), ("os.killpg(0, signal.SIGINT)", signal.SIGINT)],
+)
+def test_whoever_ends_it_ends_the_tests_and_they_tidy_up(checkout: Checkout, target: str, number: int) -> None:
     code, output = checkout.test(
         "import signal, threading",
         "sleeper = subprocess.Popen(['sleep', '597'], start_new_session=True)",
@@ -142,6 +145,6 @@ def test_whoever_ends_it_ends_the_tests_and_they_tidy_up(checkout: Checkout, tar
         "    sleeper.kill()",
         "    sleeper.wait()",
     )
-    assert code == 2, output
+    assert code == 128 + number, output
     assert "KeyboardInterrupt" in output
     assert "left behind" not in output
