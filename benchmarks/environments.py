@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = HERE / ".environments"
+ENVIRONMENTS = HERE / ".environments" / f"{sys.version_info.major}.{sys.version_info.minor}"
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "parsl": ("parsl==2026.10.26",),

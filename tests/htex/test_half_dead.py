@@ -157,7 +157,7 @@ def test_tasks_are_accepted_while_the_interchange_is_stopped_at_a_bounded_cost_e
             began = time.monotonic()
             futures.append(executor.submit(tasks.nap, {}, 0, number))
             slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 5  # it waits for nobody
+        assert slowest < PATIENCE / 2  # it waits for nobody: the interchange would be given up after twice PATIENCE
         assert (memory(family.root) - before) / count * 1e6 < 2500  # bytes, the futures that the test keeps included
         assert executor.outstanding() == count
         assert sum(future.done() for future in futures) == 0
