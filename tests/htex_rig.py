@@ -134,9 +134,17 @@ class Family:
 
     def kill(self, role, number=signal.SIGKILL):
         """Send a signal to the one process with the role, and return its pid."""
-        pid = self.one(role)
-        os.kill(pid, number)
-        return pid
+        sent = []
+
+        def send():  # a worker whose zygote has been killed looks like one until it ends too
+            with contextlib.suppress(ProcessLookupError):
+                pid = self.one(role)
+                os.kill(pid, number)
+                sent.append(pid)
+            return sent
+
+        assert until(send)
+        return sent[0]
 
 
 def _runs(line, role):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import subprocess
 import sys
@@ -41,9 +40,9 @@ def test_import_loads_nothing_heavy():
 @pytest.mark.performance
 def test_import_takes_less_than_sixty_milliseconds():
     def milliseconds() -> float:
-        report = _python("-X", "importtime", "-c", "import flowcore").stderr
-        [cumulative] = re.findall(r"\|\s+(\d+) \| flowcore$", report, re.MULTILINE)
-        return int(cumulative) / 1000
+        """Return the processor time, which is all of it where nobody else wants the processor."""
+        code = "import time; before = time.process_time(); import flowcore; print(time.process_time() - before)"
+        return 1000 * float(_python("-c", code).stdout)
 
     milliseconds()  # compiles what is not compiled yet
     assert statistics.median(milliseconds() for _ in range(5)) < 60

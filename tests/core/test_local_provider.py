@@ -105,7 +105,7 @@ def test_processes_that_a_job_leaves_behind_end_with_it(jobs) -> None:
 
 
 def test_cancel_ends_a_job_that_ignores_sigterm_and_its_children(jobs) -> None:
-    local = jobs(cmd_timeout=0.5)
+    local = jobs(cmd_timeout=2)
     job_id, pids = local.ready("trap '' TERM; sleep 600 & echo $BASHPID $! > $fifo; wait")
     assert local.provider.cancel([job_id]) == [True]
     assert local.provider.status([job_id])[0].state is JobState.CANCELLED

@@ -73,7 +73,7 @@ def family():
 def test_a_killed_process_costs_the_tasks_it_ran_and_no_other(start, family, tmp_path, victim, attempt):
     executor = start()
     trace = tmp_path / "trace"
-    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.01) for number in range(200)]
+    futures = [executor.submit(tasks.mark, {}, str(trace), number, 0.03) for number in range(200)]
     futures[15].result(PATIENCE)
     family.kill(victim)
     came = outcomes(futures)
