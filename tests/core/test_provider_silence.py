@@ -135,7 +135,7 @@ def test_slurm_has_the_time_to_say_that_its_controller_is_down() -> None:
 def test_a_job_that_could_not_be_cancelled_does_nothing_when_it_starts(say: Say, tmp_path: Path, script: str) -> None:
     say("sbatch", script="echo Submitted batch job 7")
     say("scancel", "scancel: error: no", script)
-    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), launcher=SimpleLauncher(), cmd_timeout=0.5)
+    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), launcher=SimpleLauncher(), cmd_timeout=2)
     job_id = provider.submit("touch ran", 1)
     with pytest.raises(SchedulerError, match="scancel"):
         provider.cancel([job_id])
@@ -148,7 +148,7 @@ def test_what_was_cancelled_before_the_scheduler_fell_silent_counts(say: Say, tm
     take = f"head -n 1 {tmp_path}/ids; sed -i 1d {tmp_path}/ids"
     say("sbatch", script=f'echo "Submitted batch job $({take})"')
     say("scancel", script='[ "$1" = 0 ] || exec sleep 60')
-    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), cmd_timeout=0.5, status_batch_size=2)
+    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), cmd_timeout=2, status_batch_size=2)
     jobs = [provider.submit("exit 0", 1) for _ in range(5)]
     assert provider.cancel(jobs) == [True, True, False, False, False]
     assert len(list((tmp_path / "scripts").glob("*.withdrawn"))) == 3
