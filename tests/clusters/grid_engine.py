@@ -135,8 +135,9 @@ class GridEngineCell(Cluster):
         self._add("-Ahgrp", f"group_name @allhosts\nhostlist {' '.join(self.nodes)}\n")
         self._add("-Ap", ENVIRONMENT.format(name="smp", rule="$pe_slots"))
         self._add("-Ap", ENVIRONMENT.format(name="mpi", rule="$round_robin"))
-        self._replace("-sq", "-Aq", {"qname": "all.q", **QUEUE})
-        self._replace("-sq", "-Aq", {"qname": "off.q", "initial_state": "disabled", **QUEUE})
+        queue = {**QUEUE, "tmpdir": self._temporary()}
+        self._replace("-sq", "-Aq", {"qname": "all.q", **queue})
+        self._replace("-sq", "-Aq", {"qname": "off.q", "initial_state": "disabled", **queue})
         for name in self.nodes:
             self.start_node(name)
         self.await_nodes()
@@ -162,6 +163,16 @@ class GridEngineCell(Cluster):
             ("managers", "root"),
         ):
             self.call(f"{BINARIES}/spooldefaults", *words)
+
+    def _temporary(self) -> str:
+        """Return where jobs have their temporary folders, which are named for their numbers, and go with them.
+
+        So each host has a place of its own: the files of this machine are shared, with other cells too.
+        """
+        places = {name: self.folder / "tmp" / name for name in self.nodes}
+        for place in places.values():
+            place.mkdir(parents=True)
+        return ",".join(["/tmp", *(f"[{name}={place}]" for name, place in places.items())])
 
     def _at_head(self, *words: str) -> list[str]:
         """Return the words of a command that knows the hosts by name."""

@@ -357,10 +357,10 @@ def test_a_manager_drains_before_the_end(start, gate, tmp_path, caplog):
     assert held[1].result(PATIENCE)
     assert later.result(PATIENCE) == new["block_id"]
     assert_ended_well(executor, block)
-    lines = [record.getMessage() for record in caplog.records]
-    label = executor.label
-    assert f"executor {label}: block {block} takes no more tasks: {ALMOST_OVER}" in lines
-    assert f"executor {label}: block {block} is COMPLETED ({ENDED}, exit code 0)" in lines
+    about = f"executor {executor.label}: block {block}"
+    for line in (f"takes no more tasks: {ALMOST_OVER}", f"is COMPLETED ({ENDED}, exit code 0)"):
+        # another thread writes it, once the state is known
+        eventually(lambda line=line: f"{about} {line}" in [record.getMessage() for record in caplog.records])
     (log,) = Path(executor.logdir).glob(f"block-{block}/*/manager.log")
     assert "handing back 2 tasks" in log.read_text()
 
