@@ -116,6 +116,28 @@ def test_tasks_of_a_manager_are_those_it_holds_now(start, gate):
     eventually(lambda: executor.connected_managers()[0]["tasks"] == 0)
 
 
+@pytest.mark.parametrize("options", [{}, {"loopback_address": "127.0.0.2"}], ids=["a Unix socket", "TCP"])
+def test_questions_of_other_threads_hold_up_no_outcome(start, options):
+    executor = start(**options)
+    over, answers = threading.Event(), []
+
+    def ask():
+        while not over.is_set():
+            answers.append(len(executor.connected_managers()))
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        results = [executor.submit(pow, {}, number, 2).result(PATIENCE) for number in range(400)]
+    finally:
+        over.set()
+        for asker in askers:
+            asker.join(PATIENCE)
+    assert results == [number**2 for number in range(400)]
+    assert set(answers[-10:]) == {1}
+
+
 def test_idle_duration_grows_while_there_is_nothing_to_do(start):
     executor = start()
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8

@@ -213,7 +213,14 @@ class Client:
             self._outbox.send(link)
         except LinkClosed:
             return  # the thread notices, and sends everything again to the next interchange
-        if link.pending() and self._receiver_id != threading.get_ident():
+        self._wake_after_sending(link)
+
+    def _wake_after_sending(self, link: Link) -> None:
+        """Wake the thread if there is something to receive; the lock is held.
+
+        Where the link's descriptor is edge-triggered, sending from another thread takes away what would wake it.
+        """
+        if self._receiver_id != threading.get_ident() and link.pending():
             os.eventfd_write(self._wake, 1)
 
     # -- outcomes in
@@ -436,6 +443,7 @@ class Client:
             try:
                 if self._link is not None:
                     self._link.send(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
+                    self._wake_after_sending(self._link)
             except LinkClosed:
                 pass  # the thread notices; it wakes whoever has asked when there is another one, or will be none
         event.wait(timeout)
