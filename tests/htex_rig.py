@@ -110,8 +110,9 @@ class Family:
         """Return the pids of 'interchange', 'manager', 'zygote' or 'worker', oldest first."""
         found = {}
         todo = [self.root]
-        children = {}
+        children, parents = {}, {}
         for pid, parent, line in _processes():
+            parents[pid] = parent
             children.setdefault(parent, []).append((pid, line))
         while todo:
             for pid, line in children.get(todo.pop(), []):
@@ -120,7 +121,7 @@ class Family:
         zygotes = {
             pid
             for pid, line in found.items()
-            if _runs(line, "zygote") and not _runs(found.get(_parent(pid), ""), "zygote")
+            if _runs(line, "zygote") and not _runs(found.get(parents[pid], ""), "zygote")
         }
         if role == "zygote":
             return sorted(zygotes)
@@ -159,12 +160,6 @@ def _processes():
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if state != "Z":
                 yield int(process.name), int(parent), line
-
-
-def _parent(pid):
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return 0
 
 
 def memory(pid):
