@@ -145,6 +145,7 @@ def test_a_task_counts_for_the_slots_that_it_takes(review) -> None:
     executor.until(lambda: len(executor.submitted_at) == 2)
     demand(executor)
     executor.until(lambda: len(executor.submitted_at) == 4)
+    assert len(executor.status()) == 4
 
 
 def test_stuck_tasks_get_a_block_beyond_those_that_have_workers(review) -> None:
