@@ -338,6 +338,24 @@ def test_the_first_reason_to_be_out_of_order_stays(start) -> None:
     assert executor.executor_exception is first
 
 
+def test_nothing_is_left_of_a_task_that_is_refused(start) -> None:
+    executor = start()
+    executor.set_bad_state_and_fail_all(OSError("all nodes are down"))
+    with pytest.raises(BadStateException, match="all nodes are down"):
+        executor.submit(pow, {}, 2, 3)
+    assert executor.outstanding() == 0
+
+
+def test_a_task_accepted_while_the_executor_goes_out_of_order_fails_with_the_others(start, monkeypatch) -> None:
+    executor = start()
+    monkeypatch.setattr(
+        executor, "raise_if_bad", lambda: executor.set_bad_state_and_fail_all(OSError("all nodes are down"))
+    )
+    future = executor.submit(pow, {}, 2, 3)
+    assert isinstance(future.exception(0), BadStateException)
+    assert executor.outstanding() == 0
+
+
 def test_blocks_of_an_executor_that_is_out_of_order_are_cancelled_by_the_next_poll(start) -> None:
     executor = start(init_blocks=2)
     executor.set_bad_state_and_fail_all(OSError("interchange lost"))

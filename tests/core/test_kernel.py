@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import pytest
 from tests.core.conftest import Load
 
 import flowcore
-from flowcore import Config, DataFlowKernel, join_app, python_app
+from flowcore import Config, DataFlowKernel, File, join_app, python_app
 from flowcore.dataflow.tasks import FINAL_STATES, SUCCESSORS, States
 from flowcore.errors import ConfigurationError, FlowcoreError, InvalidResourceSpecification, NoDataFlowKernelError
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.executors.base import Executor, RunContext
 from flowcore.executors.errors import ExecutorError
 from flowcore.futures import TaskFuture
+from flowcore.providers import LocalProvider
+from flowcore.testing.blocks import HandRunExecutor
 
 
 @python_app
@@ -205,6 +207,19 @@ class TestChoice:
         futures = [python_app(event.wait)(30) for _ in range(20)]
         assert Counter(future.task_record.executor for future in futures) == {"big": 18, "small": 2}
         event.set()
+
+    @pytest.mark.parametrize("files", [(), (File("/etc/hostname"),)])
+    def test_one_that_is_out_of_order_comes_last(self, load: Load, files: Sequence[File]) -> None:
+        flowcore.clear()
+        broken = HandRunExecutor(LocalProvider(init_blocks=0), label="broken")
+        load(executors=[broken, ThreadPoolExecutor(1, "threads", "threads")])
+        broken.set_bad_state_and_fail_all(OSError("all nodes are down"))
+        event = threading.Event()
+        held = python_app(executors=["threads"])(event.wait)(30)
+        future = python_app(lambda value, inputs: value)(1, inputs=files)
+        assert future.task_record.executor == "threads"
+        event.set()
+        assert (held.result(), future.result()) == (True, 1)
 
     def test_late_where_the_task_waits(self) -> None:
         plain: TaskFuture[int] = TaskFuture()

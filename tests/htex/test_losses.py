@@ -391,6 +391,20 @@ def test_a_block_that_dies_at_once_is_a_clear_error(start):
     assert time.monotonic() - began < 20
 
 
+def test_a_task_that_is_refused_out_of_order_never_runs(start, tmp_path):
+    trace = tmp_path / "trace"
+    executor = start()
+    executor.submit(tasks.nap, {}, 0).result(PATIENCE)
+    executor.set_bad_state_and_fail_all(OSError("all nodes are down"))
+    for number in range(20):
+        with pytest.raises(BadStateException, match="all nodes are down"):
+            executor.submit(tasks.mark, {}, str(trace), number, 0)
+    assert executor.outstanding() == 0
+    executor.reset()
+    executor.submit(tasks.mark, {}, str(trace), 20, 0).result(PATIENCE)
+    assert executions(trace) == {20: 1}
+
+
 def test_through_the_kernel_a_block_that_dies_at_once_is_a_clear_error(load):
     began = time.monotonic()
     load(launch_cmd="echo there is no such luck >&2; false")

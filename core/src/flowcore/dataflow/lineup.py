@@ -146,10 +146,14 @@ def _listed(labels: str | Sequence[str]) -> Sequence[str]:
 
 
 def by_load(candidates: tuple[Executor, ...]) -> Sequence[Executor]:
-    """Return the executors, that with the least work a slot first."""
+    """Return the executors, that with the least work a slot first; those out of order have none, and come last."""
     if len(candidates) == 1:
         return candidates
-    return sorted(candidates, key=lambda executor: executor.slots_wanted() / max(executor.slots(), _FEWEST_SLOTS))
+    return sorted(candidates, key=lambda executor: (executor.bad_state_is_set, _load(executor)))
+
+
+def _load(executor: Executor) -> float:
+    return executor.slots_wanted() / max(executor.slots(), _FEWEST_SLOTS)
 
 
 def default_executors() -> list[Executor]:

@@ -117,6 +117,11 @@ class Executor(ABC):
     def outstanding(self) -> int:
         """Count the tasks whose futures are not done."""
 
+    @property
+    def bad_state_is_set(self) -> bool:
+        """Whether the executor is out of order: `submit` refuses every task, and other executors get them."""
+        return False
+
     def slots(self) -> float:
         """Tell how many tasks can run at once, blocks that may still be started included.
 

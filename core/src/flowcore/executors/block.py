@@ -41,8 +41,8 @@ class BlockExecutor(Executor):
     decides how many there should be. All methods may be called from any thread. The methods that a subclass provides,
     the block error handler and the failing of futures run without any lock held; calls of the provider never overlap.
 
-    A subclass calls `start_blocks` at the end of `start`, `raise_if_bad` and `notify_demand` in `submit`, `end_blocks`
-    in `shutdown`, and `expect_end` when workers say that they are about to end.
+    A subclass calls `start_blocks` at the end of `start`, `raise_if_bad` at the beginning and `notify_demand` at the
+    end of `submit`, `end_blocks` in `shutdown`, and `expect_end` when workers say that they are about to end.
 
     Args:
         label: names the executor within the run.
@@ -165,9 +165,9 @@ class BlockExecutor(Executor):
             self.provider.script_dir, self._own_script_dir = None, False
 
     def raise_if_bad(self) -> None:
-        """Raise if the executor is out of order.
+        """Raise if the executor is out of order; `submit` calls it before anything is sent.
 
-        `submit` calls it after `fail_outstanding` has come to know the new future, lest it be missed by both.
+        A task that is refused goes to another executor, so that nothing of it may be left here.
 
         Raises:
             BadStateException: with what put it out of order as its cause.
@@ -177,7 +177,14 @@ class BlockExecutor(Executor):
             raise BadStateException(self.label, str(error)) from error
 
     def notify_demand(self) -> None:
-        """Wake the scaling code if tasks are stuck, or more than the blocks were meant for; `submit` calls it."""
+        """Wake the scaling code if tasks are stuck, or more than the blocks were meant for.
+
+        `submit` calls it when `fail_outstanding` has come to know the new future: should the executor have gone out of
+        order since `raise_if_bad`, that future fails with the others.
+        """
+        error = self._bad_state
+        if error is not None:
+            self._fail_all(error)
         limit = self._demand_limit
         if limit != math.inf and (self.slots_wanted() > limit or self.stuck_tasks()):
             wake = self._on_demand
@@ -286,14 +293,12 @@ class BlockExecutor(Executor):
             self._demand_limit = math.inf
         if first:
             logger.error("executor %s is out of order: %s", self.label, error)
-        failure = BadStateException(self.label, str(error))
-        failure.__cause__ = error
-        self.fail_outstanding(failure)
+        self._fail_all(error)
         self._jobs_changed()
 
     @property
     def bad_state_is_set(self) -> bool:
-        """Whether the executor is out of order."""
+        """Whether the executor is out of order; `reset` puts it in order again."""
         return self._bad_state is not None
 
     @property
@@ -346,6 +351,11 @@ class BlockExecutor(Executor):
             self._demand_limit = math.inf
 
     # How it is done.
+
+    def _fail_all(self, error: Exception) -> None:
+        failure = BadStateException(self.label, str(error))
+        failure.__cause__ = error
+        self.fail_outstanding(failure)
 
     def _start_init_blocks(self) -> None:
         started = self._provider_blocks.submit(self.provider.init_blocks - len(self._provider_blocks.live()))

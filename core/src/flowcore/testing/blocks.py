@@ -61,9 +61,9 @@ class HandRunExecutor(BlockExecutor):
     ) -> Future[Any]:
         """Accept a task that stays as it is."""
         del func, resource_specification, args, kwargs
+        self.raise_if_bad()
         future: TaskFuture[Any] = TaskFuture()
         self.tasks.append(future)
-        self.raise_if_bad()
         self.notify_demand()
         return future
 

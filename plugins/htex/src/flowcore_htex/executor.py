@@ -312,11 +312,11 @@ class HighThroughputExecutor(BlockExecutor):
         client = self._client
         if client is None:
             raise ExecutorError(self.label, "it has not been started")
+        self.raise_if_bad()
         if not resource_specification:
             future = client.submit(func, b"", args, kwargs)
         else:
             future = self._submit_demanding(client, func, resource_specification, args, kwargs)
-        self.raise_if_bad()
         self.notify_demand()
         return future
 
