@@ -16,7 +16,7 @@ import pytest
 from flowcore.errors import ShutdownError
 from flowcore.executors.errors import ExecutorError
 from flowcore.jobs.states import JobState
-from flowcore.providers import LocalProvider
+from flowcore.providers import LocalProvider, SlurmProvider
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex.errors import ManagerLost
@@ -252,6 +252,12 @@ def test_outstanding_counts_what_waits_runs_and_was_cancelled(start, gate):
     gate.open()
     wait(futures, PATIENCE)
     assert executor.outstanding() == 0
+
+
+def test_workers_per_node_of_a_cluster_are_no_more_than_accelerators():
+    cluster = SlurmProvider(cores_per_node=64)
+    executor = HighThroughputExecutor(available_accelerators=4, provider=cluster)
+    assert executor.workers_per_node == 4
 
 
 def test_workers_per_node_is_estimated_first_and_counted_later(start):

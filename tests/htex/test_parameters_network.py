@@ -15,6 +15,7 @@ import pytest
 
 from flowcore.errors import ConfigurationError
 from flowcore.executors.errors import BadStateException, ExecutorError
+from flowcore.providers import LocalProvider
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex import wire
@@ -25,7 +26,7 @@ from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
 from flowcore_htex.version import RELEASE
-from nodes import OVER_TCP, PATIENCE, Executors, free_ports, has_ipv6, listening, ports, process_with
+from nodes import OVER_TCP, PATIENCE, Executors, eventually, free_ports, has_ipv6, listening, ports, process_with
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
@@ -313,11 +314,24 @@ def test_cert_dir_is_made_private_and_holds_the_keys(start, tmp_path):
     folder = tmp_path / "keys"
     executor = start(cert_dir=str(folder), launch_cmd=OVER_TCP)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    files = list(folder.iterdir())
+    (own,) = folder.iterdir()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, own)} == {0o700}
+    files = list(own.iterdir())
     assert {"server_secret", "client_secret"} <= {path.name for path in files}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert answers(executor, cert_dir=str(folder))
+    assert answers(executor, cert_dir=str(own))
+    executor.shutdown()
+    assert list(folder.iterdir()) == []
+
+
+def test_executors_with_one_cert_dir_do_not_cut_off_each_other(start, tmp_path):
+    options = {"cert_dir": tmp_path / "keys", "launch_cmd": OVER_TCP}
+    first = start(label="first", provider=LocalProvider(max_blocks=2), address_probe_timeout=5, **options)
+    assert first.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    second = start(label="second", **options)
+    assert second.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    (block,) = first.scale_out(1)
+    eventually(lambda: block in {manager["block_id"] for manager in first.connected_managers()})
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o701])

@@ -15,7 +15,7 @@ from flowcore.errors import InvalidResourceSpecification
 from flowcore.providers import LocalProvider
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
-from flowcore_htex.demand import Demand, slots_taken
+from flowcore_htex.demand import BlockTimes, Demand, slots_taken
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.options import Options
 from flowcore_htex.outbox import HtexFuture
@@ -93,7 +93,7 @@ def test_the_node_with_room_for_most_counts():
 @given(st.lists(st.dictionaries(st.sampled_from(["cores", "gpus", "priority"]), st.integers(1, 9)), max_size=20))
 def test_what_tasks_take_beyond_a_slot_each_is_counted_while_they_are_not_done(needs):
     nodes = []
-    demand = Demand(options(), lambda: nodes)
+    demand = Demand("htex", options(), lambda: nodes)
     futures = []
     for tid, need in enumerate(needs):
         future = HtexFuture(None)
@@ -111,8 +111,34 @@ def test_what_tasks_take_beyond_a_slot_each_is_counted_while_they_are_not_done(n
     assert demand.surplus == 0
 
 
+class Refusals:
+    """Stands for the client: fails futures."""
+
+    def fail(self, future, error):
+        future.set_exception(error)
+
+
+def test_tasks_are_judged_again_only_where_other_nodes_are_known(monkeypatch):
+    demand, refusals, times = Demand("htex", options(), lambda: [NODE]), Refusals(), BlockTimes("htex", None)
+    futures = {}
+    for tid in range(300):
+        futures[tid] = HtexFuture(None)
+        futures[tid].tid = tid
+        demand.add(futures[tid], {"cores": 1 + tid % 3})
+    looks = []
+    fault = demand.fault
+    monkeypatch.setattr(demand, "fault", lambda need, nodes: looks.append(need) or fault(need, nodes))
+    demand.recheck(refusals, [NODE], times)
+    demand.recheck(refusals, [NODE], times)
+    assert len(looks) == 3
+    assert not any(future.done() for future in futures.values())
+    demand.recheck(refusals, [{**NODE, "slots": 2, "cores": 2}], times)
+    assert {tid % 3 for tid, future in futures.items() if future.done()} == {2}
+    assert all("cores=3 is asked for, a node has 2" in str(futures[tid].exception()) for tid in range(2, 300, 3))
+
+
 def test_the_count_survives_many_threads():
-    demand = Demand(options(), lambda: [NODE])
+    demand = Demand("htex", options(), lambda: [NODE])
 
     def use(start):
         for tid in range(start, start + 500):

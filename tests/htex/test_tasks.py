@@ -219,7 +219,7 @@ def test_a_task_knows_its_worker(rig):
 
 
 def test_no_key_is_in_the_environment_or_on_a_command_line(rig):
-    keys = [path.read_text() for path in (rig.executor.options.cert_dir or _certificates(rig)).iterdir()]
+    keys = [path.read_text() for path in _certificates(rig).iterdir()]
     assert len(keys) == 4
     exposed = rig.run(lambda: str(dict(os.environ)))
     for pid in rig.processes():

@@ -23,7 +23,6 @@ BLOCKS_ENOUGH: Final = 3
 """After so many blocks the one with the most time for tasks, or the largest node, counts for the most there ever is."""
 
 Fault = InvalidResourceSpecification
-Judge = Callable[[Mapping[str, Any]], "Fault | None"]
 _Size = tuple[float, ...]
 """Cores, memory and disk in MB, and accelerators that a task asks for."""
 
@@ -35,13 +34,17 @@ class Demand:
     """The demanding tasks that are not done: those that ask for a part of a node, and those that ask for time.
 
     Args:
+        label: the executor's.
         options: what a worker is given.
         nodes: tells what is known of the nodes.
     """
 
-    def __init__(self, options: Options, nodes: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+    def __init__(self, label: str, options: Options, nodes: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        self._label = label
         self._options = options
         self._nodes = nodes
+        self.judged: Sequence[Mapping[str, Any]] = ()
+        """The sizes of nodes by which the tasks were judged last."""
         self._sized: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
         self._timed: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
         self._most_seconds = float("inf")
@@ -56,7 +59,7 @@ class Demand:
         sized, timed = (any(key in need for key in keys) for keys in (_UNITS, TIME_KEYS))
         if sized:
             self._sized[future.tid] = (future, need)
-            size = tuple(need.get(key, 0) for key in _UNITS)
+            size = _size(need)
             with self._lock:
                 slots = self._measure()(size)
                 self._taken[future.tid] = (size, slots)
@@ -90,22 +93,29 @@ class Demand:
             self._slots = functools.lru_cache(_SIZES)(taken)
         return self._slots
 
-    def recheck(self, client: Client, nodes: Judge, times: BlockTimes) -> None:
-        """Fail the tasks that can never run, now that more is known of nodes and blocks.
+    def recheck(self, client: Client, nodes: Sequence[Mapping[str, Any]], times: BlockTimes) -> None:
+        """Fail the tasks that can never run, where more is known of nodes and blocks than the last time.
 
         Args:
             client: has the tasks.
-            nodes: returns the error for a request that no node can ever meet.
-            times: how long blocks last; looked at where that has become less.
+            nodes: the sizes of nodes that there are; none as long as there may be others.
+            times: how long blocks last.
         """
-        doomed = [(future, error) for future, need in list(self._sized.values()) if (error := nodes(need))]
+        doomed = []
+        if nodes != self.judged:
+            self.judged = nodes
+            waiting = list(self._sized.values())
+            distinct = {_size(need): need for _, need in waiting}
+            beyond = {size for size, need in distinct.items() if self.fault(need, nodes)}
+            doomed += [(future, self.fault(need, nodes)) for future, need in waiting if _size(need) in beyond]
         shorter, self._most_seconds = times.most < self._most_seconds, times.most
         if shorter:
             doomed += [(future, error) for future, need in list(self._timed.values()) if (error := times.fault(need))]
         for future, error in doomed:
+            assert error is not None
             client.fail(future, error)
 
-    def impossible(self, need: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], label: str) -> Fault | None:
+    def fault(self, need: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Fault | None:
         """Return the error for a request that none of the nodes can meet, naming what is too much."""
         too_much: dict[str, str] = {}
         for node in nodes:
@@ -116,7 +126,7 @@ class Demand:
         if not too_much:
             return None
         text = "; ".join(too_much.values())
-        return Fault(list(too_much), f"no node of executor {label!r} can ever meet it: {text}")
+        return Fault(list(too_much), f"no node of executor {self._label!r} can ever meet it: {text}")
 
 
 class BlockTimes:
@@ -156,6 +166,10 @@ class BlockTimes:
             f"no block of executor {self._label!r} lasts that long: {asked} is asked for, tasks have at most"
             f" {round(self.most, 1):g} s{block}\n  ask for less, or {remedy}",
         )
+
+
+def _size(need: Mapping[str, Any]) -> _Size:
+    return tuple(need.get(key, 0) for key in _UNITS)
 
 
 def slots_taken(size: _Size, nodes: Sequence[Mapping[str, Any]], options: Options) -> float:

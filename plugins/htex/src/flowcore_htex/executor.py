@@ -7,13 +7,15 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from flowcore.errors import ConfigurationError
+from flowcore.errors import ConfigurationError, InvalidResourceSpecification
 from flowcore.executors.base import RunContext
 from flowcore.executors.block import BlockErrorHandler, BlockExecutor
 from flowcore.executors.errors import ExecutorError
@@ -22,7 +24,7 @@ from flowcore_htex import launch
 from flowcore_htex.broker import Broker, InterchangeFailed
 from flowcore_htex.client import Client
 from flowcore_htex.curve import prepare_folder, write_keys
-from flowcore_htex.demand import BLOCKS_ENOUGH, BlockTimes, Demand, Judge
+from flowcore_htex.demand import BLOCKS_ENOUGH, BlockTimes, Demand
 from flowcore_htex.errors import (
     InterchangeLost,
     ManagerLost,
@@ -100,7 +102,7 @@ class HighThroughputExecutor(BlockExecutor):
         worker_logdir_root: folder for the workers' logs; None puts them beside the manager's.
         container_image: image in which manager and workers run; `RUNTIME://IMAGE` names the container runtime too.
         encrypted: encrypt and authenticate connections over TCP; None means True.
-        cert_dir: folder for the run's keys, mode 0700; None makes one in the run's folder.
+        cert_dir: folder, mode 0700, in which each run has one for its keys; None makes that in the run's folder.
         interchange_launch_cmd: how the interchange is started; None for `flowcore_htex.launch.INTERCHANGE`.
         loopback_address: address for the connection between this process and the interchange.
         worker_port: the one port for managers.
@@ -209,11 +211,12 @@ class HighThroughputExecutor(BlockExecutor):
         self._run: RunContext | None = None
         self._settings: dict[str, Any] = {}
         self._owner = 0
+        self._key_folder: Path | None = None
         self._connected_blocks: set[str] = set()
         self._proven_blocks: set[str] = set()
         self._refused_blocks: set[str] = set()
         self._nodes = KnownNodes(self.provider, self.options)
-        self._demand = Demand(self.options, self._nodes.sizes)
+        self._demand = Demand(label, self.options, self._nodes.sizes)
         self._times = BlockTimes(label, None)
         self._mender = Mender(self)
 
@@ -280,6 +283,8 @@ class HighThroughputExecutor(BlockExecutor):
             self._client.shutdown()
         if self._run is not None:
             self.end_blocks()
+        if self._key_folder is not None:
+            shutil.rmtree(self._key_folder, ignore_errors=True)
 
     def reset(self) -> None:
         """Put the executor in order again, with a new interchange if it has none; see `BlockExecutor`."""
@@ -329,23 +334,27 @@ class HighThroughputExecutor(BlockExecutor):
         kwargs: dict[str, Any],
     ) -> HtexFuture:
         need = self.check_resources(specification)
-        times = self._times
-        fault = times.fault(need) or (None if need.keys() <= _ANY_NODE else self._node_judge()(need))
-        if fault is not None:
+        judged = self._demand.judged
+        if fault := self._fault(need):
             raise fault
         future = client.submit(func, json.dumps(need).encode(), args, kwargs)
         self._demand.add(future, need)
-        if fault := times.fault(need):  # it became known meanwhile
+        fault = self._times.fault(need) if judged is self._demand.judged else self._fault(need)
+        if fault is not None:  # it became known meanwhile
             client.fail(future, fault)
         return future
 
-    def _node_judge(self) -> Judge:
-        """Return what tells the error for a request that no node can ever meet, None where one can, or may."""
+    def _fault(self, need: Mapping[str, Any]) -> InvalidResourceSpecification | None:
+        """Return the error for a request that no node or block can ever meet, None where one can, or may."""
+        fault = self._times.fault(need)
+        return fault or (None if need.keys() <= _ANY_NODE else self._demand.fault(need, self._final_nodes()))
+
+    def _final_nodes(self) -> Sequence[Mapping[str, Any]]:
+        """Return the sizes of nodes, once it is known that there are no others."""
         live = [block for block, status in self.status().items() if not status.terminal]
         may_grow = len(live) < self.provider.max_blocks or not self._connected_blocks.issuperset(live)
         unknown = may_grow and self._nodes.local is None and len(self._connected_blocks) < BLOCKS_ENOUGH
-        sizes = [] if unknown else self._nodes.sizes()
-        return lambda need: self._demand.impossible(need, sizes, self.label)
+        return () if unknown else self._nodes.sizes()
 
     def outstanding(self) -> int:
         """Count the tasks whose futures are not done."""
@@ -457,7 +466,11 @@ class HighThroughputExecutor(BlockExecutor):
         return Path(self.logdir) / "manager.json"
 
     def _make_keys(self) -> str:
-        folder = prepare_folder(self.options.cert_dir or Path(self.logdir) / "certificates")
+        if self.options.cert_dir is None:
+            folder = prepare_folder(Path(self.logdir) / "certificates")
+        else:  # others may use it at the same time; managers read the keys whenever they come
+            folder = Path(tempfile.mkdtemp(prefix=f"{self.label}-", dir=prepare_folder(self.options.cert_dir)))
+            self._key_folder = folder
         write_keys(folder)
         return str(folder.resolve())
 
@@ -490,7 +503,8 @@ class HighThroughputExecutor(BlockExecutor):
         if event == "registered":
             self._connected_blocks.add(block)
             self._times.saw(block, manager["seconds_left"])
-            self._nodes.saw(manager)
+            if self._nodes.saw(manager):
+                self._demand.nodes_changed()
         elif event == "proven":
             self._proven_blocks.add(block)
         elif event == "refused":
@@ -504,9 +518,7 @@ class HighThroughputExecutor(BlockExecutor):
                 self._mender.expect_end(block)
         if manager.get("draining") and event != "lost":
             self._drains(client, block, manager.get("drain_reason") or "its managers drain")
-        if event == "registered":
-            self._demand.nodes_changed()
-        self._demand.recheck(client, self._node_judge(), self._times)
+        self._demand.recheck(client, self._final_nodes(), self._times)
 
     def _all_refused(self, block: str) -> bool:
         """Whether the block is one of this executor's, and it and all that have not ended had a manager refused."""

@@ -39,11 +39,13 @@ class KnownNodes:
             return None
         return _local_node(self._provider, self._options, self.folder or str(Path.cwd()))
 
-    def saw(self, manager: Mapping[str, Any]) -> None:
-        """Remember what a manager has, be it there later or not."""
+    def saw(self, manager: Mapping[str, Any]) -> bool:
+        """Remember what a manager has, be it there later or not; tell whether that is news."""
         kind = tuple(manager[key] for key in ("worker_count", "cores", "memory", "gpus"))
         disk = max(manager["disk"], self._seen.get(kind, manager)["disk"])
+        before = self._seen.get(kind)
         self._seen[kind] = dict(zip(("slots", "cores", "memory", "gpus"), kind, strict=True), disk=disk)
+        return self._seen[kind] != before
 
     def sizes(self) -> list[dict[str, Any]]:
         """Return the sizes that are known."""
@@ -57,7 +59,7 @@ class KnownNodes:
         if self.local is not None:
             return float(self.local["slots"])
         provider, options = self._provider, self._options
-        bounds: list[float] = [options.worker_limit]
+        bounds: list[float] = [options.worker_limit, len(options.available_accelerators) or _MANY]
         if provider.cores_per_node:
             bounds.append(provider.cores_per_node // options.cores_per_worker)
         if provider.mem_per_node and options.mem_per_worker:

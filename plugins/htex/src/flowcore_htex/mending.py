@@ -121,7 +121,7 @@ class Mender:
         tally = executor.tally()
         if executor.bad_state_is_set or tally.active or not executor.outstanding():
             return
-        if tally.failed_in_row and self._closed.wait(min(0.1 * 2**tally.failed_in_row, _LONGEST)):
+        if tally.failed_in_row and self._closed.wait(min(0.1 * 2.0 ** min(tally.failed_in_row, 20), _LONGEST)):
             return
         executor.scale_out(1)
         executor.handle_errors()
