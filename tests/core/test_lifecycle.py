@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -147,6 +148,65 @@ class TestClearing:
         threading.Timer(0.05, release.set).start()
         flowcore.clear()
         assert later.result() == 1
+
+    def test_join_apps_that_have_yet_to_run_call_apps_of_the_run(self) -> None:
+        flowcore.load(config())
+        release = threading.Event()
+        future = join_app(lambda count: [same(number) for number in range(count)])(same(hold(release)))
+        threading.Timer(0.05, release.set).start()
+        flowcore.clear()
+        assert future.result(timeout=0) == [0]
+
+    def test_no_other_run_is_loaded_meanwhile(self) -> None:
+        kernel = flowcore.load(config())
+        release, seen = threading.Event(), []
+
+        def look() -> None:
+            seen.append(flowcore.dfk())
+            try:
+                flowcore.load(config())
+            except ConfigurationError as error:
+                seen.append(error)
+            release.set()
+
+        hold(release)
+        threading.Timer(0.05, look).start()
+        flowcore.clear()
+        assert seen[0] is kernel
+        assert isinstance(seen[1], ConfigurationError)
+        with pytest.raises(NoDataFlowKernelError):
+            flowcore.dfk()
+
+    def test_of_many_threads_all_return_when_the_run_is_forgotten(self) -> None:
+        flowcore.load(config())
+        barrier, seen = threading.Barrier(4), []
+
+        def clear() -> None:
+            barrier.wait(30)
+            flowcore.clear()
+            try:
+                seen.append(flowcore.dfk())
+            except NoDataFlowKernelError as error:
+                seen.append(error)
+
+        threads = [threading.Thread(target=clear) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert [type(each) for each in seen] == [NoDataFlowKernelError] * 4
+
+    def test_one_that_fails_forgets_the_run_all_the_same(self) -> None:
+        class Bad(ThreadPoolExecutor):
+            def shutdown(self) -> None:
+                super().shutdown()
+                raise OSError("network")
+
+        flowcore.load(Config(executors=[Bad()], initialize_logging=False))
+        with contextlib.suppress(OSError):
+            flowcore.clear()
+        with pytest.raises(NoDataFlowKernelError):
+            flowcore.dfk()
 
     def test_without_waiting_it_fails_them(self, event: threading.Event) -> None:
         flowcore.load(config())

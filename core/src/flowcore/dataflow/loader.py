@@ -42,10 +42,11 @@ def dfk() -> DataFlowKernel:
     Raises:
         NoDataFlowKernelError: nothing is loaded.
     """
-    if _loaded is None:
+    kernel = _loaded
+    if kernel is None:
         message = "Must first load config\n  call flowcore.load() before apps are called"
         raise NoDataFlowKernelError(message)
-    return _loaded
+    return kernel
 
 
 def clear(*, wait: bool = True) -> None:
@@ -54,18 +55,26 @@ def clear(*, wait: bool = True) -> None:
     Args:
         wait: whether its tasks are waited for first; False fails those that are unfinished with a `ShutdownError`.
     """
-    global _loaded
-    with _lock:
-        kernel, _loaded = _loaded, None
+    kernel = _loaded
     if kernel is None:
         return
     try:
-        if wait:
+        if wait:  # apps still belong to the run: bodies of join apps and callbacks may call some
             kernel.wait_for_current_tasks()
     finally:
-        kernel.cleanup()
+        try:
+            kernel.cleanup()
+        finally:
+            _forget(kernel)
 
 
 def wait_for_current_tasks() -> None:
     """Wait until all tasks of the loaded run that were submitted before this call are final, however they end."""
     dfk().wait_for_current_tasks()
+
+
+def _forget(kernel: DataFlowKernel) -> None:
+    global _loaded
+    with _lock:
+        if _loaded is kernel:
+            _loaded = None
