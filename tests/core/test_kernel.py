@@ -35,6 +35,10 @@ def where() -> str:
     return threading.current_thread().name.rpartition("-")[0]
 
 
+told = python_app(lambda value: value, executors=["threads"])
+remembered = python_app(lambda value: value, executors=["threads"], cache=True)
+
+
 class Inline(Executor):
     """Runs a task inside `submit`."""
 
@@ -73,6 +77,11 @@ class Broken(Inline):
     def start(self, run: RunContext) -> None:
         super().start(run)
         raise self.error
+
+
+class Refusing(Inline):
+    def submit(self, *_: Any, **__: Any) -> Any:
+        raise ExecutorError(self, "it refuses")
 
 
 class TestFace:
@@ -450,6 +459,30 @@ class TestManyThreads:
         future.add_done_callback(wait)
         assert done.wait(30)
         assert found == [7]
+
+    @pytest.mark.parametrize("kind", ["remembered", "dependency failed", "refused", "plain"])
+    def test_a_callback_may_pass_its_future_on_and_wait(self, load: Load, kind: str) -> None:
+        load(executors=[ThreadPoolExecutor(max_threads=3), Refusing("refusing")], lost_retries=0)
+        hold, done, found = threading.Event(), threading.Event(), []
+        held = python_app(hold.wait, executors=["threads"])(30)
+
+        def wait(future: Any) -> None:
+            found.append(told(future).exception(timeout=20))
+            done.set()
+
+        if kind == "remembered":
+            remembered(True).result()
+            future = remembered(held)
+        elif kind == "dependency failed":
+            future = told(python_app(lambda _: 1 / 0, executors=["threads"])(held))
+        elif kind == "refused":
+            future = python_app(lambda _: 1, executors=["refusing"])(held)
+        else:
+            future = told(held)
+        future.add_done_callback(wait)
+        hold.set()
+        assert done.wait(30)
+        assert not isinstance(found[0], TimeoutError)
 
     def test_callbacks_that_raise_hinder_nobody(self, kernel: DataFlowKernel) -> None:
         plain: TaskFuture[int] = TaskFuture()

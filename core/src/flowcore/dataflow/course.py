@@ -73,27 +73,29 @@ class Course:
         """
         try:
             self._ledger.register(task)
-            if depends:
-                self._await(task, depends)
-            else:
+            if not depends or self._await(task, depends):
                 self._trampoline.run_inside(self.launch_if_ready, task)
         except BaseException as error:
             if task.id in self._ledger.unfinished:
                 self._give_up(task, error)
             raise
 
-    def _await(self, task: TaskRecord, futures: Sequence[Future[Any]]) -> None:
-        """Have `dependency_done` called for the task once per future, and once for this method's own end."""
+    def _await(self, task: TaskRecord, futures: Sequence[Future[Any]]) -> bool:
+        """Have `dependency_done` called for the task once per future; True where it has come to all of them already."""
         task.depends = futures
         task.waiting = len(futures) + 1
         for future in futures:
             future.add_done_callback(task.dependency_done)
-        self.dependency_done(task)
+        return self._count_off(task)
 
     def dependency_done(self, task: TaskRecord) -> None:
         """Count one awaited future off; go on with the task when it was the last."""
-        if self._ledger.count_off(task) and not self._ledger.closed:  # `abandon` ends all when the run is over
+        if self._count_off(task):
             self._trampoline.run(self._joined if task.status is States.joining else self.launch_if_ready, task)
+
+    def _count_off(self, task: TaskRecord) -> bool:
+        """Count off one of what the task waits for; True where it goes on."""
+        return self._ledger.count_off(task) and not self._ledger.closed  # `abandon` ends all when the run is over
 
     # -- launch
 
@@ -210,8 +212,8 @@ class Course:
             self.finish(task, States.failed, error=TypeError(message))
             return
         task.joins = joined
-        if self._ledger.enter(task, States.joining):
-            self._await(task, inner)
+        if self._ledger.enter(task, States.joining) and self._await(task, inner):
+            self._trampoline.run(self._joined, task)
 
     def _joined(self, task: TaskRecord) -> None:
         joined = task.joins
