@@ -15,6 +15,8 @@ from tests.core.conftest import Load
 
 import flowcore
 from flowcore import Config, DataFlowKernel, File, join_app, python_app
+from flowcore.data_provider.staging import Staging
+from flowcore.dataflow.errors import DependencyError
 from flowcore.dataflow.tasks import FINAL_STATES, SUCCESSORS, States
 from flowcore.errors import ConfigurationError, FlowcoreError, InvalidResourceSpecification, NoDataFlowKernelError
 from flowcore.executors import ThreadPoolExecutor
@@ -528,6 +530,26 @@ class TestWaiting:
         assert time.monotonic() - start < 20
         stop.set()
         kernel.wait_for_current_tasks()
+
+    def test_what_a_refused_call_had_staged_by_then_fails_with_it(self, load: Load) -> None:
+        class Outgoing(Staging):
+            def can_stage_out(self, file: File) -> bool:
+                return file.scheme == "outgoing"
+
+            def stage_out(self, dm: Any, executor: str, file: File, app_fu: Any) -> Any:
+                staged.append(dm.submit(executor, lambda _: None, app_fu))
+                return staged[-1]
+
+        staged: list[Any] = []
+        kernel = load(executors=[ThreadPoolExecutor(storage_access=[Outgoing()])])
+        write = python_app(lambda outputs: None)
+        with pytest.raises(ValueError, match="cannot stage file"):
+            write(outputs=[File("outgoing://host/a"), File("other://host/b")])
+        error = staged[0].exception(timeout=30)
+        assert isinstance(error, DependencyError)
+        assert isinstance(error.__cause__, ValueError)
+        kernel.wait_for_current_tasks()
+        assert kernel.unfinished_count() == 0
 
     def test_for_none(self, kernel: DataFlowKernel) -> None:
         kernel.wait_for_current_tasks()

@@ -206,14 +206,19 @@ class DataFlowKernel:
         future: AppFuture[Any] = AppFuture(task)
         task.app_fu = future
         self._ledger.number(task)
-        if special:
-            future.streams = streams.resolve(task, task.kwargs, self._autopath)
-        if stage:
-            self._stager.stage(task, special=special)
-        depends = dependency_resolvers.gather(self._resolver, task.args, task.kwargs)
-        if drops and special:
-            task.kwargs = {name: value for name, value in task.kwargs.items() if name not in drops}
-        self.course.begin(task, depends)
+        try:
+            if special:
+                future.streams = streams.resolve(task, task.kwargs, self._autopath)
+            if stage:
+                self._stager.stage(task, special=special)
+            depends = dependency_resolvers.gather(self._resolver, task.args, task.kwargs)
+            if drops and special:
+                task.kwargs = {name: value for name, value in task.kwargs.items() if name not in drops}
+            self.course.begin(task, depends)
+        except BaseException as error:
+            if not future.done():  # what was staged by now waits for it
+                future.set_exception(error)
+            raise
         return future
 
     def launch_if_ready(self, task: TaskRecord) -> None:
