@@ -258,6 +258,27 @@ def test_callable_objects_count_with_their_attributes():
     assert hash_of(functools.partial(Call(double)), 1) == hash_of(functools.partial(Call(double)), 1)
 
 
+def test_what_only_describes_a_callable_object_does_not_count_and_what_it_wraps_does():
+    class Wrapper:
+        def __init__(self, function):
+            functools.update_wrapper(self, function)
+
+        def __call__(self, *args):
+            return self.__wrapped__(*args)
+
+    def make(summand, annotation=None):
+        def add(x: annotation):
+            return x + summand
+
+        add.__annotations__["x"] = annotation
+        return add
+
+    plain, annotated = Wrapper(make(1)), Wrapper(make(1, list[int]))
+    annotated.__doc__ = "Add one."
+    assert hash_of(plain, 1) == hash_of(annotated, 1)
+    assert hash_of(plain, 1) != hash_of(Wrapper(make(2)), 1)
+
+
 def test_hashes_are_the_same_in_another_process():
     program = (
         "from flowcore.dataflow.identity import hash_of_call\n"

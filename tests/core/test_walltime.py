@@ -97,6 +97,18 @@ class TestPython:
                 thread.join(10)
                 assert not thread.is_alive()
 
+    def test_an_equal_call_is_remembered_whatever_the_function_is_annotated_with(self) -> None:
+        def total(numbers: Any) -> Any:
+            """Add up."""
+            return sum(numbers)
+
+        total.__annotations__.update({"numbers": list[int], "return": int | None})
+        app = python_app(cache=True)(total)
+        assert app([1, 2], walltime=60).result() == 3
+        second = app([1, 2], walltime=60)
+        assert second.result() == 3
+        assert second.task_status() == "memo_done"
+
     def test_the_body_of_a_join_app_has_one_too(self) -> None:
         @join_app
         def body(walltime: float = 0.02) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,7 @@ class TimedCall:
     def __init__(self, function: Callable[..., Any], seconds: float) -> None:
         self.function = function
         self.seconds = seconds
-        functools.update_wrapper(self, function, updated=())
+        self.__name__: str = getattr(function, "__name__", type(function).__name__)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TimedCall, (self.function, self.seconds)

@@ -23,6 +23,9 @@ from flowcore.data_provider.files import File
 
 DIGEST_BYTES: Final = 20
 
+_DESCRIPTIONS: Final = frozenset({"__annotations__", "__annotate__", "__doc__", "__type_params__"})
+"""Attributes that `functools.update_wrapper` gives to a callable object, and that say nothing about what it does."""
+
 
 @functools.singledispatch
 def id_for_memo(obj: object, output_ref: bool = False) -> bytes:
@@ -233,11 +236,14 @@ def _array(obj: Any, output_ref: bool) -> bytes | None:
 
 
 def _callable(func: Callable[..., Any]) -> bytes:
-    """Return what stands for a function to be called; an object that can be called is its class and its attributes."""
+    """Return what stands for a function to be called.
+
+    An object that can be called is its class and its attributes, but for what only describes a function that it wraps.
+    """
     call = getattr(type(func), "__call__", None)  # noqa: B004 - the function itself is needed
     if type(func) in _KNOWN or isinstance(func, type) or not isinstance(call, types.FunctionType):
         return id_for_memo(func)
-    state = {name: value for name, value in getattr(func, "__dict__", {}).items() if name != "__wrapped__"}
+    state = {name: value for name, value in getattr(func, "__dict__", {}).items() if name not in _DESCRIPTIONS}
     if not state:
         return _framed(b"callable", id_for_memo(call), _surrounding(func))
     return _framed(b"callable", id_for_memo(call), *(_attribute(name, state[name]) for name in sorted(state)))
