@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcore.data_provider.files import File
+from flowcore.dataflow.errors import DependencyError, JoinError
 from flowcore.dataflow.identity import hash_of_call
 from flowcore.dataflow.memoization import BasicMemoizer, id_for_memo
 from flowcore.errors import ShutdownError
@@ -326,12 +327,27 @@ def test_a_failure_is_remembered_as_the_identical_exception(memoizer):
     assert memoizer.check_memo(Task(double, 3)).exception(0) is error
 
 
-@pytest.mark.parametrize("error", [TaskLost(), ShutdownError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TaskLost(),
+        ShutdownError(),
+        JoinError([(TaskLost(), "task 1")], 0),
+        JoinError([(DependencyError([(TaskLost(), "task 2")], 1), "task 1")], 0),
+    ],
+)
 def test_a_failure_of_the_machine_is_not_remembered(memoizer, error):
     task = Task(double, 3)
     assert memoizer.check_memo(task) is None
     memoizer.update_memo_exception(task, error)
     assert memoizer.check_memo(Task(double, 3)) is None
+
+
+def test_a_join_that_failed_by_the_code_of_its_parts_is_remembered(memoizer):
+    task, error = Task(double, 3), JoinError([(ValueError("no"), "task 1")], 0)
+    assert memoizer.check_memo(task) is None
+    memoizer.update_memo_exception(task, error)
+    assert memoizer.check_memo(Task(double, 3)).exception(0) is error
 
 
 def test_a_later_success_takes_the_place_of_a_failure_and_not_the_reverse(memoizer):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.checkpoint_options import CheckpointMode, checked_files, checked_mode, checked_period
 from flowcore.dataflow.checkpoint import FOLDER, CheckpointWriter, Stored, get_all_checkpoints, read_checkpoint
-from flowcore.dataflow.errors import BadCheckpoint
+from flowcore.dataflow.errors import BadCheckpoint, PropagatedException
 from flowcore.dataflow.identity import hash_of_call, id_for_memo
 from flowcore.errors import ConfigurationError, ShutdownError
 from flowcore.executors.errors import ExecutorError, TaskLost
@@ -72,7 +72,7 @@ class BasicMemoizer(Memoizer):
     """Remembers outcomes in memory and results in checkpoint files.
 
     A call finds the outcome of an equal one that has finished; of two that run at the same time both run. Failures are
-    remembered within a run, and not in checkpoints; failures of machines are never.
+    remembered within a run, and not in checkpoints; failures of machines are never, nor are joins that failed by them.
 
     Args:
         checkpoint_files: checkpoint folders to take results from. None takes those of all earlier runs if
@@ -154,9 +154,9 @@ class BasicMemoizer(Memoizer):
                 self._unwritten.append((hashsum, result))
 
     def update_memo_exception(self, task: TaskRecord, exception: BaseException) -> None:
-        """Remember the failure for the rest of the run, unless it is not the call's own."""
+        """Remember the failure for the rest of the run, unless it is none of the user's code."""
         hashsum = task.hashsum
-        if hashsum is None or task.from_memo or isinstance(exception, _NOT_THE_CALLS_FAULT):
+        if hashsum is None or task.from_memo or isinstance(_root(exception), _NOT_THE_CALLS_FAULT):
             return
         outcome: Future[Any] = TaskFuture()
         outcome.set_exception(exception)
@@ -234,3 +234,8 @@ class BasicMemoizer(Memoizer):
             f"BasicMemoizer(checkpoint_files={self.checkpoint_files!r}, checkpoint_period={self.checkpoint_period!r}, "
             f"checkpoint_mode={self.checkpoint_mode!r}, memoize={self.memoize!r})"
         )
+
+
+def _root(exception: BaseException) -> BaseException:
+    """Return the failure of another task that led to this one; the exception itself where it is its own."""
+    return (exception.__cause__ or exception) if isinstance(exception, PropagatedException) else exception
