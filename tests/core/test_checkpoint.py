@@ -60,6 +60,21 @@ def run(tmp_path):
         memoizer.close()
 
 
+@pytest.fixture
+def wrote(monkeypatch):
+    """Is set when a file of results is on the disk."""
+    wrote = threading.Event()
+    sync = CheckpointWriter.sync
+
+    def noticed(writer):
+        sync(writer)
+        if writer.path.exists():
+            wrote.set()
+
+    monkeypatch.setattr(CheckpointWriter, "sync", noticed)
+    return wrote
+
+
 def tell(memoizer, *numbers):
     for number in numbers:
         task = Task(number)
@@ -215,16 +230,7 @@ def test_manual_writes_when_told_and_only_then(run, tmp_path):
     assert list(loaded(tmp_path / "000").values()) == [2]
 
 
-def test_periodic_writes_from_time_to_time_and_at_the_end(run, tmp_path, monkeypatch):
-    wrote = threading.Event()
-    sync = CheckpointWriter.sync
-
-    def noticed(writer):
-        sync(writer)
-        if writer.path.exists():
-            wrote.set()
-
-    monkeypatch.setattr(CheckpointWriter, "sync", noticed)
+def test_periodic_writes_from_time_to_time_and_at_the_end(run, tmp_path, wrote):
     memoizer = run(checkpoint_mode="periodic", checkpoint_period="00:00:00.02")
     tell(memoizer, 1)
     assert wrote.wait(PATIENCE)
@@ -335,6 +341,45 @@ def test_what_comes_after_close_is_not_written(run, tmp_path):
     memoizer.close()
     memoizer.update_memo_result(task, 2)
     assert not (tmp_path / "000" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("mode", ["task_exit", "dfk_exit"])
+def test_one_memoizer_serves_one_run_after_another(tmp_path, mode):
+    memoizer = BasicMemoizer(checkpoint_mode=mode, checkpoint_files=[])
+    for number in (1, 2):
+        memoizer.start(tmp_path / f"00{number}", tmp_path)
+        assert found(memoizer, 1, 2) == [None, None]
+        tell(memoizer, number)
+        assert found(memoizer, number) == [2 * number]
+        memoizer.close()
+        assert len(loaded(tmp_path / f"00{number}")) == 1
+
+
+def test_one_memoizer_writes_from_time_to_time_in_a_second_run_too(tmp_path, wrote):
+    memoizer = BasicMemoizer(checkpoint_mode="periodic", checkpoint_period=0.01)
+    memoizer.start(tmp_path / "000", tmp_path)
+    memoizer.close()
+    memoizer.start(tmp_path / "001", tmp_path)
+    tell(memoizer, 1)
+    assert wrote.wait(PATIENCE)
+    memoizer.close()
+
+
+def test_a_memoizer_refuses_a_second_run_beside_the_first(run, tmp_path):
+    memoizer = run(checkpoint_mode="task_exit")
+    with pytest.raises(ConfigurationError, match="serves a run that is not over"):
+        memoizer.start(tmp_path / "001", tmp_path)
+    tell(memoizer, 1)
+    assert len(loaded(tmp_path / "000")) == 1
+
+
+def test_a_memoizer_whose_start_failed_can_be_started(tmp_path):
+    memoizer = BasicMemoizer(checkpoint_files=[tmp_path / "000"])
+    with pytest.raises(BadCheckpoint):
+        memoizer.start(tmp_path / "001", tmp_path)
+    written(tmp_path / "000", 3)
+    memoizer.start(tmp_path / "001", tmp_path)
+    memoizer.close()
 
 
 @pytest.mark.parametrize(

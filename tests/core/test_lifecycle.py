@@ -15,6 +15,8 @@ import pytest
 import flowcore
 from flowcore import Config, DataFlowKernel, join_app, python_app
 from flowcore.dataflow.errors import DependencyError
+from flowcore.dataflow.memoization import BasicMemoizer
+from flowcore.dataflow.tasks import States
 from flowcore.errors import ConfigurationError, NoDataFlowKernelError, ShutdownError
 from flowcore.executors import ThreadPoolExecutor
 from flowcore.futures import TaskFuture
@@ -68,6 +70,24 @@ class TestLoading:
             flowcore.load(config())
             assert same(number).result() == number
             flowcore.clear()
+
+    def test_one_configuration_again_and_its_memoizer_remembers_in_every_run(self) -> None:
+        runs = Config(memoizer=BasicMemoizer(checkpoint_mode="task_exit", checkpoint_files=[]))
+        app = python_app(cache=True)(abs)
+        for number in range(2):
+            with flowcore.load(runs) as kernel:
+                assert [app(-number).result(), app(-number).result()] == [number, number]
+                assert kernel.task_state_counts[States.memo_done] == 1
+                assert (kernel.run_dir / "checkpoint" / "tasks.pkl").exists()
+
+    def test_one_memoizer_in_two_runs_at_once_is_refused_and_the_first_goes_on(self) -> None:
+        memoizer = BasicMemoizer()
+        app = python_app(cache=True)(abs)
+        with flowcore.load(config(memoizer=memoizer)) as kernel:
+            with pytest.raises(ConfigurationError, match="serves a run that is not over"):
+                DataFlowKernel(config(memoizer=memoizer))
+            assert [app(-1).result(), app(-1).result()] == [1, 1]
+            assert kernel.task_state_counts[States.memo_done] == 1
 
     def test_again_after_cleanup(self) -> None:
         flowcore.load(config()).cleanup()
@@ -369,8 +389,6 @@ class TestCleaningUp:
         assert ran == []
 
     def test_a_memoizer_that_raises_hinders_nothing_else(self) -> None:
-        from flowcore.dataflow.memoization import BasicMemoizer
-
         class Bad(BasicMemoizer):
             def close(self) -> None:
                 raise OSError("disk")

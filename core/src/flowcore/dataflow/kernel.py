@@ -68,6 +68,7 @@ class DataFlowKernel:
         self.data_manager = self._stager.data_manager
         self._cleaned = threading.Event()
         self._cleaner: int | None = None
+        self._memoizing = False
         self._observers = registry.observation_hooks(self.monitoring)
         self._ledger = TaskLedger(self._observers, garbage_collect=self.config.garbage_collect)
         self.course = Course(
@@ -87,6 +88,7 @@ class DataFlowKernel:
             logger.warning("usage_tracking and project_name have no effect: flowcore never calls home")
         try:
             self.memoizer.start(run_dir=self.run_dir, config_run_dir=Path(self.config.run_dir).absolute())
+            self._memoizing = True
             self.add_executors(self.config.executors or default_executors())
         except BaseException:
             self.cleanup()
@@ -321,7 +323,8 @@ class DataFlowKernel:
             if self._observers is not None:
                 last_to_first.callback(self._observers.run_finished, self)
             last_to_first.callback(self.log_task_states)
-            last_to_first.callback(self.memoizer.close)
+            if self._memoizing:
+                last_to_first.callback(self.memoizer.close)
             last_to_first.callback(self._internal.close)
             last_to_first.callback(self._lineup.shutdown)
             if self.job_status_poller is not None:

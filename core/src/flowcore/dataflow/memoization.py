@@ -34,11 +34,14 @@ _JOIN_SECONDS: Final = 30.0
 
 
 class Memoizer(ABC):
-    """Remembers outcomes. The kernel calls `start` once, the others from any thread, `close` once at the end."""
+    """Remembers outcomes of one run, or of one after another.
+
+    The kernel calls `start` once at the beginning of each, the others from any thread, `close` once at its end.
+    """
 
     @abstractmethod
     def start(self, run_dir: Path, config_run_dir: Path) -> None:
-        """Get ready.
+        """Get ready. One that raises leaves nothing to be closed.
 
         Args:
             run_dir: the folder of this run.
@@ -73,6 +76,7 @@ class BasicMemoizer(Memoizer):
 
     A call finds the outcome of an equal one that has finished; of two that run at the same time both run. Failures are
     remembered within a run, and not in checkpoints; failures of machines are never, nor are joins that failed by them.
+    One memoizer may serve one run after another; each begins with what the checkpoints hold.
 
     Args:
         checkpoint_files: checkpoint folders to take results from. None takes those of all earlier runs if
@@ -104,24 +108,29 @@ class BasicMemoizer(Memoizer):
         self._unwritten: list[tuple[str, Any]] = []
         self._writer: CheckpointWriter | None = None
         self._periodic: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._over = threading.Event()
+        self._over.set()
 
     def start(self, run_dir: Path, config_run_dir: Path) -> None:
         """Look through the checkpoints, and begin to write this run's.
 
         Raises:
             BadCheckpoint: one of `checkpoint_files` is missing or is none.
+            ConfigurationError: it serves another run.
         """
-        for place in self.checkpoint_files or ():
-            self._stored.update(read_checkpoint(place))
+        stored = self._read(Path(config_run_dir))
+        with self._lock:
+            if not self._over.is_set():
+                fault = f"{self!r} serves a run that is not over"
+                raise ConfigurationError(f"{fault}\n  make a memoizer for each of the runs that are beside each other")
+            over = self._over = threading.Event()
+        self._outcomes, self._stored, self._unwritten = {}, stored, []
         if self.checkpoint_mode is None:
             return
-        if self.checkpoint_files is None:
-            self._take_earlier_runs(Path(config_run_dir))
         self._writer = CheckpointWriter(Path(run_dir).absolute() / FOLDER)
         if self.checkpoint_period is not None:
             name = f"flowcore-checkpoint-{Path(run_dir).name}"
-            self._periodic = threading.Thread(target=self._write_periodically, name=name, daemon=True)
+            self._periodic = threading.Thread(target=self._write_periodically, args=(over,), name=name, daemon=True)
             self._periodic.start()
 
     def check_memo(self, task: TaskRecord) -> Future[Any] | None:
@@ -140,7 +149,7 @@ class BasicMemoizer(Memoizer):
     def update_memo_result(self, task: TaskRecord, result: object) -> None:
         """Remember the result; in mode 'task_exit' it is on its way to the disk when this returns."""
         hashsum = task.hashsum
-        if hashsum is None or task.from_memo or self._closing.is_set():
+        if hashsum is None or task.from_memo or self._over.is_set():
             return
         outcome: Future[Any] = TaskFuture()
         outcome.set_result(result)
@@ -183,7 +192,7 @@ class BasicMemoizer(Memoizer):
 
     def close(self) -> None:
         """Write what the mode wants written, and close the file."""
-        self._closing.set()
+        self._over.set()
         thread, self._periodic = self._periodic, None
         if thread is not None:
             thread.join(_JOIN_SECONDS)
@@ -194,12 +203,18 @@ class BasicMemoizer(Memoizer):
         writer, self._writer = self._writer, None
         writer.close()
 
-    def _take_earlier_runs(self, config_run_dir: Path) -> None:
-        for place in get_all_checkpoints(config_run_dir):
-            try:
-                self._stored.update(read_checkpoint(place))
-            except BadCheckpoint as error:  # nobody asked for this one
-                logger.warning("an earlier run's checkpoint is not used: %s", error)
+    def _read(self, config_run_dir: Path) -> dict[str, Stored]:
+        """Look through the checkpoints that a run begins with."""
+        stored: dict[str, Stored] = {}
+        for place in self.checkpoint_files or ():
+            stored.update(read_checkpoint(place))
+        if self.checkpoint_files is None and self.checkpoint_mode is not None:
+            for place in get_all_checkpoints(config_run_dir):
+                try:
+                    stored.update(read_checkpoint(place))
+                except BadCheckpoint as error:  # nobody asked for this one
+                    logger.warning("an earlier run's checkpoint is not used: %s", error)
+        return stored
 
     def _recall(self, hashsum: str) -> Future[Any] | None:
         """Read a result from its checkpoint; where that fails the call is made again."""
@@ -222,8 +237,8 @@ class BasicMemoizer(Memoizer):
             except Exception as error:  # noqa: BLE001 - pickling runs foreign code, and the run is worth more than its checkpoint
                 logger.warning("a result of type %s is not in the checkpoint: %r", type(result).__name__, error)
 
-    def _write_periodically(self) -> None:
-        while not self._closing.wait(self.checkpoint_period):
+    def _write_periodically(self, over: threading.Event) -> None:
+        while not over.wait(self.checkpoint_period):
             try:
                 self.checkpoint()
             except OSError as error:  # the next write may go better
