@@ -597,6 +597,12 @@ class TestObservers:
         ]
         assert watcher.seen[-1] == ("finished", 0)
 
+    def test_of_a_run_that_cannot_begin_one_sees_neither_beginning_nor_end(self, load: Load) -> None:
+        watcher = Watcher()
+        with pytest.raises(ExecutorError, match="no machine"):
+            load(monitoring=watcher, executors=[Broken(OSError("no machine"))])
+        assert watcher.seen == []
+
     def test_a_join_and_its_parts(self, load: Load) -> None:
         watcher = Watcher()
         load(monitoring=watcher)

@@ -78,7 +78,7 @@ def flowcore_task_changed(task: Any, state: Any, when: float) -> None:
 
 @hookspec
 def flowcore_run_finished(kernel: Any) -> None:
-    """Watch a run end. Called when all its futures are done and its executors are shut down.
+    """Watch a run end that has begun. Called when all its futures are done and its executors are shut down.
 
     @hookimpl
     def flowcore_run_finished(kernel):

@@ -69,6 +69,7 @@ class DataFlowKernel:
         self._cleaned = threading.Event()
         self._cleaner: int | None = None
         self._memoizing = False
+        self._announced = False
         self._observers = registry.observation_hooks(self.monitoring)
         self._ledger = TaskLedger(self._observers, garbage_collect=self.config.garbage_collect)
         self.course = Course(
@@ -96,6 +97,7 @@ class DataFlowKernel:
         exits.watch(self)
         logger.info("run %s in %s, executors: %s", self.run_id, self.run_dir, ", ".join(self.executors))
         if self._observers is not None:
+            self._announced = True
             self._observers.run_started(self)
 
     def add_executors(self, executors: Sequence[Executor]) -> None:
@@ -320,7 +322,7 @@ class DataFlowKernel:
         """Take down all parts of the run, in this order, whatever any of them raises."""
         with contextlib.ExitStack() as last_to_first:
             last_to_first.callback(self._close_log)
-            if self._observers is not None:
+            if self._announced and self._observers is not None:
                 last_to_first.callback(self._observers.run_finished, self)
             last_to_first.callback(self.log_task_states)
             if self._memoizing:
