@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -170,10 +172,25 @@ class TestHandler:
         assert isinstance(error.__context__, ValueError)
         assert flaky.calls == 1
 
-    @pytest.mark.parametrize("cost", [None, "1"])
-    def test_a_cost_that_is_no_number_ends_the_task(self, load: Load, cost: Any) -> None:
-        load(retries=5, retry_handler=lambda *_: cost)
-        assert isinstance(python_app(Flaky(1))().exception(), TypeError)
+    @pytest.mark.parametrize("cost", [None, "1", [1]])
+    def test_a_cost_that_is_no_number_ends_the_task_with_an_error_that_names_the_handler(
+        self, load: Load, cost: Any
+    ) -> None:
+        def forgetful(*_: Any) -> Any:
+            return cost
+
+        load(retries=5, retry_handler=forgetful)
+        flaky = Flaky(100)
+        error = python_app(flaky)().exception()
+        assert isinstance(error, TypeError)
+        assert re.match(rf"retry_handler .*forgetful gave {re.escape(repr(cost))} for ValueError\(.*\)\n  ", str(error))
+        assert isinstance(error.__cause__, ValueError)
+        assert flaky.calls == 1
+
+    @pytest.mark.parametrize("cost", [1, 0.5, True, Fraction(1, 2)])
+    def test_a_cost_may_be_any_kind_of_number(self, load: Load, cost: Any) -> None:
+        load(retries=1, retry_handler=lambda *_: cost)
+        assert python_app(Flaky(1))().result() == "done"
 
     @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
     def test_even_one_that_exits_leaves_no_task_unfinished(self, load: Load, kind: type[BaseException]) -> None:

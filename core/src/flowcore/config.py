@@ -109,7 +109,7 @@ class Config:
         retries: how much failure of its own a task may accumulate and still be run again.
         lost_retries: how often a task is run again after the process that ran it was lost.
         retry_handler: gives the cost of one failure, from its exception and the task's record; None costs 1 each.
-            An exception of the handler ends the task.
+            An exception of the handler ends the task, and so does what is no number.
         run_dir: folder in which each run makes its numbered one.
         std_autopath: chooses where `AUTO_LOGNAME` points, from the task's record and 'stdout' or 'stderr'.
         strategy: how blocks follow the load: 'none', 'simple', 'htex_auto_scale'.
