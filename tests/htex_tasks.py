@@ -96,6 +96,11 @@ def zeros(size):
     return bytes(size)
 
 
+def ends_of(values):
+    """Return the first and the last of some numbers."""
+    return int(values[0]), int(values[-1])
+
+
 def size_of(value):
     """Return the length of the argument."""
     return len(value)

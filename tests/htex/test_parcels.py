@@ -124,6 +124,29 @@ def test_what_is_small_is_no_parcel():
     assert isinstance(parcels.pack([bytes(LEAST // 2), [bytes(LEAST // 4), bytes(LEAST // 4)]]), Parcel)
 
 
+def test_a_snapshot_does_not_change():
+    for size in (10, LEAST):
+        pickled, array_ = [b"pickle"], bytearray(size)
+        kept = parcels.snapshot([pickled, pickle.PickleBuffer(array_)])
+        array_[:] = b"x" * size
+        assert [joined(buffer) for buffer in kept] == [b"pickle", bytes(size)]
+
+
+def test_snapshots_leave_descriptors_to_others():
+    in_a_child("""
+from flowcore_htex.parcels import snapshot
+for limit, most in ((1024, 512), (200, 100), (4096, 512)):
+    allow(limit)
+    kept = [snapshot([bytearray(LEAST)]) for _ in range(600)]
+    assert all(bytes(buffer) == bytes(LEAST) for (buffer,) in kept)
+    assert most - free <= sum(type(one) is Parcel for one in kept) + 1 <= most
+    again = os.dup(0)
+    os.close(again)
+    assert again <= most
+    del kept
+""")
+
+
 def test_nobody_can_write_to_a_parcel_or_cut_it_off():
     parcel = parcels.pack([LARGE])
     with links() as (sender, receiver):

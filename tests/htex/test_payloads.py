@@ -26,7 +26,7 @@ from flowcore.serialize.pickling import OUT_OF_BAND
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed
 from flowcore_htex.parcels import LEAST
-from htex_rig import PATIENCE, Family, Script, executions, executors, outcomes, registration, runs, until
+from htex_rig import PATIENCE, Family, Script, executions, executors, outcomes, registration, runs, stopped, until
 
 MB = 1 << 20
 
@@ -146,6 +146,28 @@ class TestOnEachWay:
         large = os.urandom(MB)
         came = way.submit(lambda more: large + more, {}, b"more").result(PATIENCE)
         assert came == large + b"more"
+
+
+@pytest.mark.parametrize("size", [3 * OUT_OF_BAND // 2, 2 * LEAST, MB], ids=["bytes", "parcels", "beyond the window"])
+@pytest.mark.parametrize(
+    ("end", "options"),
+    [(signal.SIGCONT, {}), (signal.SIGCONT, TCP_CLIENT), (signal.SIGKILL, {})],
+    ids=["late", "late over TCP", "sent again"],
+)
+def test_a_task_gets_its_arguments_as_they_were_when_it_was_submitted(start, family, size, end, options):
+    zmq.Frame(bytes(MB), copy=False)  # pyzmq keeps a thread for what it does not copy, once it has begun
+    executor = start(**options)
+    executor.submit(pow, {}, 2, 2).result(PATIENCE)
+    interchange = family.one("interchange")
+    values = np.zeros(size, dtype=np.uint8)
+    with stopped(interchange):
+        futures = []
+        for number in range(300):
+            values[:] = number % 251
+            futures.append(executor.submit(tasks.ends_of, {}, values))
+        values[:] = 255
+        os.kill(interchange, end)
+        assert outcomes(futures) == [(number % 251, number % 251) for number in range(300)]
 
 
 def test_results_outlive_the_executor(start):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from flowcore.futures import TaskFuture
@@ -12,6 +12,7 @@ from flowcore.serialize.functions import function_name
 from flowcore.serialize.pickling import pieces, pieces_of_call
 from flowcore_htex import wire
 from flowcore_htex.link import Link
+from flowcore_htex.parcels import snapshot
 
 
 class Call(NamedTuple):
@@ -19,7 +20,7 @@ class Call(NamedTuple):
 
     entry: FunctionEntry | None
     payload: bytes
-    buffers: list[Any]
+    buffers: Sequence[Any]
     spec: bytes
     size: int
 
@@ -82,7 +83,7 @@ class Outbox:
         self._bytes_sent = self._bytes_landed = self._bytes_dropped = 0
 
     def pack(self, func: Callable[..., Any], spec: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        """Pickle a call; raises `SerializationError`."""
+        """Pickle a call, with the arguments as they are now; raises `SerializationError`."""
         buffers: list[Any] = []
         entry: FunctionEntry | None = None
         try:
@@ -93,8 +94,9 @@ class Outbox:
         except Exception as error:
             what = "an argument" if entry is not None else "the function or an argument"
             raise SerializationError(function_name(func), f"{type(error).__name__}: {error}", what) from error
-        payload, buffers = wire.parted(pickled, buffers)
-        return Call(entry, payload, buffers, spec, _OVERHEAD + len(payload) + sum(map(wire.size, buffers)))
+        payload, parts = wire.parted(pickled, buffers)
+        size = _OVERHEAD + len(payload) + sum(map(wire.size, parts))
+        return Call(entry, payload, snapshot(parts) if buffers else parts, spec, size)
 
     def add(self, future: HtexFuture, call: Call) -> int:
         """Queue a call; returns how many wait."""

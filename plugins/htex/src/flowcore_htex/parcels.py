@@ -26,6 +26,9 @@ ROOM: Final = socket.CMSG_LEN(array.array("i").itemsize)
 _ALIGNED: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _LOST: Final = -1
+_RESERVED: Final = 512
+"""Descriptors from which on those are left to the user's process that it can still wait for with select(2)."""
+
 _UNCLAIMED: Final = 2
 """Descriptors that may have arrived before the last byte of their message has."""
 
@@ -84,17 +87,35 @@ def weight(buffers: Sequence[Any]) -> int:
     return sum(buffers.sizes if isinstance(buffers, Parcel) else map(len, buffers))
 
 
-def pack(buffers: Sequence[Any]) -> Parcel | None:
-    """Copy buffers into a parcel; None where that does not pay, or where there is no descriptor or memory for it."""
+def pack(buffers: Sequence[Any], *, sparing: bool = False) -> Parcel | None:
+    """Copy buffers into a parcel; None where that does not pay, or where there is no descriptor or memory for it.
+
+    Args:
+        buffers: what to copy.
+        sparing: whether the parcel is to be kept, so that there is none where many descriptors are in use.
+    """
     sizes = [wire.size(buffer) for buffer in buffers]
     if sum(sizes) < LEAST:
         return None
     try:
-        parcel = Parcel(os.memfd_create("flowcore-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), sizes)
+        descriptor = os.memfd_create("flowcore-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        parcel = Parcel(descriptor, sizes)
+        if sparing and (descriptor >= _RESERVED or _is_high(descriptor)):
+            return None
         _fill(parcel, buffers)
     except OSError:
         return None
     return parcel
+
+
+def snapshot(buffers: Sequence[Any]) -> Sequence[Any]:
+    """Copy what may still change, for as long as it takes: into a parcel, or to bytes where many files are open.
+
+    A list of pieces, which is a pickle, changes no more.
+    """
+    return pack(buffers, sparing=True) or [
+        buffer if type(buffer) is list else b"".join(wire.views(buffer)) for buffer in buffers
+    ]
 
 
 def _fill(parcel: Parcel, buffers: Sequence[Any]) -> None:
