@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowcore.errors import ShutdownError
+from flowcore.executors.errors import BadStateException
 from marked import Marked
 
 PATIENCE = 60
@@ -88,6 +89,55 @@ def test_shutdown_finishes_every_future_and_is_idempotent(start):
     assert {type(future.exception(0)) for future in futures} == {ShutdownError}
     with pytest.raises(ShutdownError):
         rig.submit(pow, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (lambda executor: executor.shutdown(), ShutdownError),
+        (lambda executor: executor.set_bad_state_and_fail_all(RuntimeError("out of order")), BadStateException),
+    ],
+    ids=["shutdown", "out of order"],
+)
+def test_every_future_is_done_where_outcomes_come_in_while_they_are_failed(start, end, error):
+    import threading
+
+    rig = start(max_workers=1, prefetch_capacity=40, poll_period=1000)  # so outcomes come in one batch
+    rig.run(pow, 1, 1)
+    arriving, failing, taken = threading.Event(), threading.Event(), threading.Event()
+
+    def arrived(_):
+        arriving.set()
+        failing.wait(PATIENCE)
+
+    def failed(_):
+        failing.set()
+        taken.wait(0.5)  # once all are claimed, none is taken meanwhile
+
+    futures = [rig.submit(pow, 2, number) for number in range(20)]
+    futures[0].add_done_callback(arrived)
+    futures[1].add_done_callback(failed)
+    futures[2].add_done_callback(lambda _: taken.set())
+    futures.append(rig.submit(pow, 2, 2))
+    assert arriving.wait(PATIENCE)
+    end(rig.executor)
+    assert {type(future.exception(0)) for future in futures[1:]} == {error}
+
+
+def test_blocks_are_cancelled_even_where_the_client_cannot_be_ended(start, monkeypatch):
+    rig = start()
+    rig.run(pow, 1, 1)
+    end = rig.executor._client.shutdown
+
+    def fail():
+        end()
+        raise OSError("no")
+
+    monkeypatch.setattr(rig.executor._client, "shutdown", fail)
+    with pytest.raises(OSError, match="no"):
+        rig.close()
+    assert all(status.terminal for status in rig.executor.status().values())
+    monkeypatch.undo()
 
 
 def test_shutdown_from_a_callback_is_possible(start):

@@ -403,11 +403,12 @@ class Client:
 
     def fail_all(self, error: Exception) -> None:
         """Fail every future that is not done."""
-        with self._lock:
-            futures, self._futures = self._futures, {}
-            for future in futures.values():
+        with self._lock:  # the thread takes futures out without it: each belongs to whoever has taken it out
+            taken = [self._futures.pop(tid, None) for tid in list(self._futures)]
+            futures = [future for future in taken if future is not None]
+            for future in futures:
                 self._outbox.drop(future)
-        for future in futures.values():
+        for future in futures:
             _fail(future, error)
         if futures and not self._ended:
             os.eventfd_write(self._wake, 1)

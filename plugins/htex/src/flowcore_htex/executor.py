@@ -279,12 +279,14 @@ class HighThroughputExecutor(BlockExecutor):
         if self._owner != os.getpid():
             return
         self._mender.close()
-        if self._client is not None:
-            self._client.shutdown()
-        if self._run is not None:
-            self.end_blocks()
-        if self._key_folder is not None:
-            shutil.rmtree(self._key_folder, ignore_errors=True)
+        try:
+            if self._client is not None:
+                self._client.shutdown()
+        finally:
+            if self._run is not None:
+                self.end_blocks()
+            if self._key_folder is not None:
+                shutil.rmtree(self._key_folder, ignore_errors=True)
 
     def reset(self) -> None:
         """Put the executor in order again, with a new interchange if it has none; see `BlockExecutor`."""
