@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flowcore_htex.errors import ManagerLost, WorkerLost
+from flowcore_htex.errors import InterchangeLost, ManagerLost, WorkerLost
 
 pytestmark = pytest.mark.fault
 
@@ -251,6 +251,36 @@ def test_an_interchange_that_cannot_live_fails_everything_at_last(start, tmp_pat
             rig.submit(nap, 1)
     assert isinstance(rig.executor.executor_exception, Exception)
     assert ExecutorError
+
+
+def test_after_a_reset_functions_that_the_lost_interchange_had_run_again(start, wait_for):
+    rig = start()
+    assert rig.run(nap, 1) == 1
+    lost = rig.submit(nap, 1, 600)
+    broker = rig.executor._client._broker
+    command, broker._command = broker._command, ["/bin/false"]
+    os.kill(rig.interchange(), signal.SIGKILL)
+    assert isinstance(lost.exception(PATIENCE), InterchangeLost)
+    assert wait_for(lambda: rig.executor.bad_state_is_set)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    broker._command = command
+    rig.executor.reset()
+    assert rig.run(nap, 2) == 2
+    assert rig.executor.outstanding() == 0
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_a_task_whose_function_the_interchange_has_not_got_is_lost_and_the_manager_free(start, wait_for):
+    rig = start(drain_period=3)
+    rig.run(nap, 0)
+    (manager,) = rig.executor.connected_managers()
+    outbox = rig.executor._client._outbox
+    entry = outbox._functions.entry(at_work)
+    outbox._sent.add(entry.number)  # which is not true
+    lost = rig.submit(at_work, None, None).exception(PATIENCE)
+    assert isinstance(lost, ManagerLost)
+    assert "its function" in str(lost)
+    assert wait_for(lambda: manager["manager"] not in {one["manager"] for one in rig.executor.connected_managers()})
 
 
 def test_an_interchange_that_does_not_start_is_an_error_of_start(start, tmp_path):

@@ -108,10 +108,21 @@ class Client:
         self._short_lives = 0
         self._greeting = None
         self._greeted.clear()
-        self._link = self._broker.launch([])
+        link = self._broker.launch([])
+        with self._lock:
+            self._begin_with(link)
         _clients.add(self)
         self._thread = threading.Thread(target=self._run, name=f"flowcore-htex-client-{self._label}", daemon=True)
         self._thread.start()
+
+    def _begin_with(self, link: Link) -> None:
+        """Turn to an interchange that knows nothing: all that is outstanding waits to be sent; the lock is held."""
+        old, self._link = self._link, link
+        if old is not None:
+            old.close()
+        self._outbox.restart(self._futures.values())
+        self._taken = 0
+        self._stuck = []
 
     def wait_until_greeted(self, timeout: float) -> bool:
         """Wait until the interchange has said that it serves; `failure` tells where it never will."""
@@ -389,12 +400,7 @@ class Client:
     def _resend(self, link: Link) -> None:
         """Send all that is outstanding over a new link."""
         with self._lock:
-            old, self._link = self._link, link
-            if old is not None:
-                old.close()
-            self._outbox.restart(self._futures.values())
-            self._taken = 0
-            self._stuck = []
+            self._begin_with(link)
             self._flush()
             with contextlib.suppress(LinkClosed):  # it has died meanwhile, as the thread is about to notice
                 link.send(wire.READY)

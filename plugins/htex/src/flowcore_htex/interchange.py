@@ -320,6 +320,11 @@ class Interchange:
             if number in self._functions:
                 manager.peer.queue(wire.FUNCTION, wire.pack_function(number, self._functions[number]))
         manager.peer.flush()
+        absent = [number for number in numbers if number not in self._functions]
+        tids = [task.tid for task, *_ in manager.tasks.values() if task.function in absent]
+        if tids:  # they would wait for ever
+            self._tell_of_lost(manager, tids, "its function is not in the interchange")
+            self._cancelled.update(tids)
 
     def _register(self, peer: Peer, info: dict[str, Any]) -> None:
         reason = misfit(info)
@@ -394,20 +399,22 @@ class Interchange:
         log = self._log.warning if manager.tasks or not manager.draining else self._log.info
         log(f"manager {manager.name} of block {manager.info['block_id']} {why}; {len(manager.tasks)} tasks")
         if manager.tasks:
-            info = manager.info
-            record = {
-                "tids": list(manager.tasks),
-                "error": "ManagerLost",
-                "manager": manager.name,
-                "host": info["hostname"],
-                "block": info["block_id"],
-                "why": why,
-            }
-            self._tell(wire.LOST, record)
+            self._tell_of_lost(manager, list(manager.tasks), why)
         if silent:
             manager.peer.queue(wire.REGISTER)
             manager.peer.flush()
         self._announce("lost", manager, silent=silent)
+
+    def _tell_of_lost(self, manager: Manager, tids: list[int], why: str) -> None:
+        record = {
+            "tids": tids,
+            "error": "ManagerLost",
+            "manager": manager.name,
+            "host": manager.info["hostname"],
+            "block": manager.info["block_id"],
+            "why": why,
+        }
+        self._tell(wire.LOST, record)
 
     def _drain(self, manager: Manager, record: dict[str, Any]) -> None:
         """Give a manager no more tasks; those that it has not begun, and hands back, go elsewhere."""

@@ -294,7 +294,9 @@ class WorkerPool:
             self.queue = deque(task for task in self.queue if task.tid not in wanted)
         for number, tasks in list(self.wanted.items()):
             waiting += [task.tid for task in tasks if task.tid in wanted]
-            self.wanted[number] = [task for task in tasks if task.tid not in wanted]
+            tasks[:] = [task for task in tasks if task.tid not in wanted]
+            if not tasks:
+                del self.wanted[number]
         if waiting:
             self._report(wire.DROPPED, wire.pack_ids(waiting), [])
         for slot in self.slots:
