@@ -4,102 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 
 import pytest
 
 from flowcore_htex import wire
-from flowcore_htex.doors import Listeners
-from flowcore_htex.interchange import Interchange
-from flowcore_htex.link import BlockingLink, LinkClosed, StreamLink
-from flowcore_htex.log import Log
-from htex_rig import PATIENCE, registration
-
-SETTINGS = {
-    "client": "inherited",
-    "cert_dir": None,
-    "manager_selector": "",
-    "prefetch_capacity": 0,
-    "expected_managers": [],
-    "heartbeat_period": 30,
-    "heartbeat_threshold": 120,
-    "cores_per_worker": 1,
-    "mem_per_worker": None,
-    "accelerators": [],
-}
-
-
-class Bench:
-    """An interchange in a thread of this process; the test is the user's process and the managers."""
-
-    def __init__(self, folder):
-        self.path = str(folder / "i")
-        local = socket.socket(socket.AF_UNIX)
-        local.bind(self.path)
-        local.listen()
-        ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE)
-        self.user = BlockingLink(ours)
-        ours.settimeout(PATIENCE)
-        self.turns = 0
-        self._interchange = Interchange(
-            {**SETTINGS, "socket": self.path}, StreamLink(theirs), Listeners(local, []), Log(None, None)
-        )
-        turn = self._interchange._loop.turn
-
-        def count_and_turn(timeout):
-            self.turns += 1
-            turn(timeout)
-
-        self._interchange._loop.turn = count_and_turn
-        self._sockets = [ours, local]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self.hear(wire.HELLO)
-
-    def _run(self):
-        self._interchange.run()
-        self.turns = 0
-        self.began, cpu = time.monotonic(), time.thread_time()
-        self._interchange.close()
-        self.took, self.cpu = time.monotonic() - self.began, time.thread_time() - cpu
-
-    def hear(self, wanted):
-        """Receive until a message of the kind has come."""
-        while wanted not in [kind for kind, _, _ in self.user.receive()]:
-            pass
-
-    def connect(self):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(PATIENCE)
-        sock.connect(self.path)
-        self._sockets.append(sock)
-        return sock
-
-    def manager(self, name):
-        """Connect as a manager, and return its socket and link."""
-        sock = self.connect()
-        link = BlockingLink(sock)
-        sock.settimeout(PATIENCE)
-        link.send(wire.REGISTER, wire.pack_json(registration(manager=name)))
-        self.hear(wire.MANAGERS)
-        return sock, link
-
-    def end(self):
-        """Say that the run ends, and wait until the interchange has ended."""
-        self.user.send(wire.END)
-        self.join()
-
-    def join(self):
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-
-    def close(self):
-        for sock in self._sockets:
-            sock.close()
-        self._interchange._loop.close()
-        for peer in self._interchange._doors._local.values():
-            peer.close()
+from flowcore_htex.link import LinkClosed
+from interchange_bench import Bench
 
 
 @pytest.fixture

@@ -190,6 +190,8 @@ class Interchange:
             self._log.debug(f"tasks {tasks[0].tid} to {tasks[-1].tid}")
 
     def _forget_functions(self, numbers: list[int]) -> None:
+        if self._cancelled:
+            self._cancel()  # first: whoever has a task needs its function
         for number in numbers:
             self._functions.pop(number, None)
             self._pending.estimates.pop(number, None)

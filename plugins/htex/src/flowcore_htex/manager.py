@@ -320,6 +320,7 @@ def main() -> NoReturn:
     except SystemExit:
         raise
     except BaseException as error:  # the log is where the error is looked for
+        why = f"ended: {type(error).__name__}: {error}"
         journal.error(f"{type(error).__name__}: {error}")
         raise
     finally:

@@ -90,10 +90,12 @@ class WorkerPool:
         self.queue.extend(self.wanted.pop(number, ()))
 
     def forget_functions(self, numbers: list[int]) -> None:
-        """Drop functions that nobody needs any more, here and in the workers."""
+        """Drop functions that nobody needs any more, here and in the workers, and the tasks that wait to call them."""
         for number in numbers:
             self.functions.pop(number, None)
             self.estimates.pop(number, None)
+        waiting, self.queue = self.queue, deque()
+        self._queue_again(waiting)
         for slot in self.slots:
             stale = slot.known.intersection(numbers)
             if stale and slot.link is not None:
@@ -111,6 +113,19 @@ class WorkerPool:
             else:
                 self.queue.append(task)
         return missing
+
+    def _queue_again(self, tasks: Iterable[Task]) -> None:
+        """Put tasks before all others, but for those whose function was forgotten: nobody wants these any more."""
+        wanted: list[Task] = []
+        unwanted: list[int] = []
+        for task in tasks:
+            if task.function and task.function not in self.functions:
+                unwanted.append(task.tid)
+            else:
+                wanted.append(task)
+        self.queue.extendleft(reversed(wanted))
+        if unwanted:
+            self._report(wire.DROPPED, wire.pack_ids(unwanted), [])
 
     def held(self) -> list[int]:
         """Return the ids of all tasks that were received and not answered."""
@@ -323,7 +338,7 @@ class WorkerPool:
 
     def _put_back(self, slot: Slot, tids: list[int]) -> None:
         tasks = [slot.answered(tid) for tid in tids]
-        self.queue.extendleft(task for task in reversed(tasks) if task is not None)
+        self._queue_again(task for task in tasks if task is not None)
         if not slot.tasks:
             self._list(slot)  # no outcome will do that
 
@@ -353,11 +368,10 @@ class WorkerPool:
             self._stillborn += 1
         for tid in victims:
             self._report_victim(slot, tid, code)
-        for tid, task in reversed(slot.tasks.items()):
+        for tid, task in slot.tasks.items():
             if task.spec:
                 self._release(tid)
-            if tid not in victims:
-                self.queue.appendleft(task)
+        self._queue_again(task for tid, task in slot.tasks.items() if tid not in victims)
         if self._stillborn >= _STILLBORN:
             raise NodeBroken(f"workers end before they run a task (exit code {code}):\n{tail(slot.log)}")
         self._spawn(slot)
