@@ -178,6 +178,28 @@ def test_room_that_was_taken_is_free_after_the_answer():
     assert manager.free() == manager.total
 
 
+GIB = 1073.741824
+
+
+@given(st.data())
+def test_a_manager_is_as_free_after_any_tasks_as_it_was_before(data):
+    (manager,) = managers(10**9).values()
+    for tid in range(data.draw(st.integers(0, 40))):
+        sizes = st.sampled_from([GIB, 1.5 * GIB, 0.5 * GIB, 3 * GIB, 0.1, 0.7])
+        manager.take(task(tid), UNITS, {"memory": data.draw(sizes), "disk": data.draw(sizes)})
+    while manager.tasks:
+        manager.answered(data.draw(st.sampled_from(sorted(manager.tasks))))
+    assert manager.free() == manager.total
+
+
+def test_a_task_gets_all_that_others_leave_though_nobody_counts_in_whole_megabytes():
+    (manager,) = managers(4).values()
+    for tid, memory in enumerate((0.1, 0.2, 999.4)):
+        manager.take(task(tid), UNITS, {"memory": memory})
+    assert fits(manager.free(), {"memory": 1000 - (0.1 + 0.2 + 999.4)}, 1)
+    assert not fits(manager.free(), {"memory": 0.301}, 1)
+
+
 def test_put_back_tasks_go_first():
     known = managers(1)
     waiting = pending([task(5)])

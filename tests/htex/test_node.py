@@ -57,6 +57,12 @@ def test_the_tightest_bound_decides_how_many_workers_there_are(options, expected
     assert worker_count(node, **{**defaults, **options}) == expected
 
 
+def test_what_fractions_of_gigabytes_lose_costs_no_worker(tmp_path):
+    node = inspect_node({"FLOWCORE_CORES": "8", "FLOWCORE_MEMORY_GB": "2.01"}, str(tmp_path))
+    options = {"max_workers": 8, "cores_per_worker": 1, "mem_per_worker": 670, "accelerators": []}
+    assert worker_count(node, **options) == 3
+
+
 @pytest.mark.parametrize(
     ("need", "expected"),
     [

@@ -201,6 +201,11 @@ def test_priority_counts_among_tasks_that_ask_for_more(start, gate, tmp_path):
     assert path.read_text().split() == ["1", "2", "3"]
 
 
+def test_a_task_may_ask_for_all_of_a_node_whose_size_is_a_fraction(start):
+    executor = start(provider=node(memory=2.01))  # 2009.9999999999998 MB, and '2.01GB' is 2010
+    assert executor.submit(pow, {"memory": "2.01GB"}, 2, 3).result(PATIENCE) == 8
+
+
 # -- what can never be
 
 NEVER = [

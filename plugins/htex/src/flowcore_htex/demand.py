@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.errors import InvalidResourceSpecification
+from flowcore_htex.matching import within
 from flowcore_htex.node import slots_needed
 from flowcore_htex.walltime import TIME_KEYS, time_for_tasks, time_needed
 
@@ -185,7 +187,8 @@ def slots_taken(size: _Size, nodes: Sequence[Mapping[str, Any]], options: Option
     slots = slots_needed(need, options.cores_per_worker, options.mem_per_worker, bound)
     shares = []
     for node in nodes:
-        room = [node["slots"] // slots, *(node[key] // need[key] for key in ("memory", "disk", "gpus") if key in need)]
+        keys = [key for key in ("memory", "disk", "gpus") if key in need]
+        room = [node["slots"] // slots, *(math.floor(node[key] / need[key] + 1e-9) for key in keys)]
         shares.append(node["slots"] / max(1, min(room)))
     return float(min(shares, default=slots))
 
@@ -194,7 +197,7 @@ def _excess(need: Mapping[str, Any], node: Mapping[str, Any], options: Options) 
     found = {
         key: f"{key}={need[key]:g}{unit} is asked for, a node has {node[key]:g}{unit}"
         for key, unit in _UNITS.items()
-        if key in need and need[key] > node[key]
+        if key in need and not within(need[key], node[key])
     }
     bound = bool(options.available_accelerators)
     slots = slots_needed(need, options.cores_per_worker, options.mem_per_worker, bound)

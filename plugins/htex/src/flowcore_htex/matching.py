@@ -90,12 +90,20 @@ class Room(NamedTuple):
     seconds: float = float("inf")
 
 
+def within(amount: float, room: float) -> bool:
+    """Whether an amount is no more than there is, but for what the arithmetic with fractions has lost."""
+    return amount <= room * _ROUNDED
+
+
+_ROUNDED: Final = 1 + 1e-9
+
+
 def fits(room: Room, need: Mapping[str, Any], slots: int) -> bool:
     """Whether a task that takes `slots` worker slots, and memory, disk, accelerators and time by `need`, has room."""
     return (
         slots <= room.slots
-        and need.get("memory", 0) <= room.memory
-        and need.get("disk", 0) <= room.disk
+        and within(need.get("memory", 0), room.memory)
+        and within(need.get("disk", 0), room.disk)
         and need.get("gpus", 0) <= room.gpus
         and time_needed(need) <= room.seconds
     )

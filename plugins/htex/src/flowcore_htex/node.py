@@ -47,7 +47,7 @@ def worker_count(
     """Return how many workers the node runs: the tightest of all bounds, but at least one."""
     bounds: list[float] = [max_workers, math.floor(node.cores / cores_per_worker + 1e-9)]
     if mem_per_worker:
-        bounds.append(math.floor(node.memory / mem_per_worker))
+        bounds.append(math.floor(node.memory / mem_per_worker + 1e-9))
     if accelerators:
         bounds.append(len(accelerators))
     return max(1, int(min(bounds)))

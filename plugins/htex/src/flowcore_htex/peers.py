@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from flowcore_htex import wire
 from flowcore_htex.link import LinkClosed, StreamLink
 from flowcore_htex.matching import UNITS, Room
 from flowcore_htex.node import slots_needed
 from flowcore_htex.wire import Task
+
+_BYTES: Final = 1_000_000
+"""Bytes in a MB: what is taken is counted in whole ones, since sums of fractions drift."""
 
 
 class Peer(Protocol):
@@ -113,7 +116,8 @@ class Manager:
         left = info.get("seconds_left")
         self.ends = float("inf") if left is None else self.told + left
         self.idle_since = time.time()
-        self._taken = [0.0, 0.0, 0.0]
+        # what is free of it
+        self._memory, self._disk, self._gpus = _in_bytes(info["memory"]), _in_bytes(info["disk"]), info["gpus"]
 
     @property
     def open(self) -> bool:
@@ -139,10 +143,8 @@ class Manager:
 
     def free(self) -> Room:
         """Return what is free now."""
-        memory, disk, gpus = self._taken
         slots = self.workers - self.used / UNITS
-        info = self.info
-        return Room(slots, info["memory"] - memory, info["disk"] - disk, info["gpus"] - gpus, self.seconds)
+        return Room(slots, self._memory / _BYTES, self._disk / _BYTES, self._gpus, self.seconds)
 
     def take(self, task: Task, weight: int, need: dict[str, Any] | None = None) -> None:
         """Note that it was given a task."""
@@ -150,7 +152,7 @@ class Manager:
         if need is not None:
             slots = self.slots_for(need)
             weight = slots * UNITS
-            self._account(need, 1)
+            self._account(need, -1)
         self.tasks[task.tid] = (task, weight, need, slots)
         self.used += weight
 
@@ -163,7 +165,7 @@ class Manager:
         self.cancelled.discard(tid)
         self.used -= weight
         if need is not None:
-            self._account(need, -1)
+            self._account(need, 1)
         if not self.tasks:
             self.idle_since = time.time()
         return task
@@ -175,8 +177,9 @@ class Manager:
         return [task for tid, task in tasks if task is not None and tid not in unwanted]
 
     def _account(self, need: dict[str, Any], sign: int) -> None:
-        for place, key in enumerate(("memory", "disk", "gpus")):
-            self._taken[place] += sign * need.get(key, 0)
+        self._memory += sign * _in_bytes(need.get("memory", 0))
+        self._disk += sign * _in_bytes(need.get("disk", 0))
+        self._gpus += sign * need.get("gpus", 0)
 
     def hand_over(self, given: list[Task], functions: dict[int, bytes]) -> None:
         """Send tasks, after the functions that it has not got, and after what is owed to it."""
@@ -213,3 +216,7 @@ class Manager:
             "flowcore_version": self.info["release"],
             "python_version": self.info["python"],
         }
+
+
+def _in_bytes(megabytes: float) -> int:
+    return round(megabytes * _BYTES)
