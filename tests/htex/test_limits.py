@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,8 +16,10 @@ from flowcore.app.errors import AppTimeout
 from flowcore.executors.errors import WalltimeExceeded
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
+from flowcore_htex.enforcement import Enforcement
 from flowcore_htex.errors import MemoryExceeded
 from flowcore_htex.executor import HighThroughputExecutor
+from flowcore_htex.slots import Slot
 from nodes import PATIENCE, Executors, node
 
 
@@ -130,6 +134,47 @@ def test_what_an_earlier_task_left_in_the_worker_is_not_the_fault_of_the_next(st
     executor = start(max_workers=1)
     assert executor.submit(keep, {}, 300).result(PATIENCE) is None
     assert executor.submit(time.sleep, {"memory": "150MB"}, 0.5).result(PATIENCE) is None
+
+
+@pytest.fixture
+def watch():
+    """Return what has the enforcement of limits watch so many tasks of one real process."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+
+        def watch(tasks):
+            enforcement = Enforcement(lambda *_: pytest.fail("nobody is over a limit"))
+            for tid in range(tasks):
+                slot = Slot(tid, "", {}, [], None)
+                slot.pid = process.pid
+                enforcement.begin(tid, slot, {"memory": 1e6})
+            return enforcement
+
+        yield watch
+        process.kill()
+
+
+def cost_of_a_look(watch, tasks):
+    """Return the processor time that a look at so many tasks takes, at its best, and when the next one is due."""
+    costs, pauses = [], []
+    for _ in range(5):
+        enforcement = watch(tasks)
+        began = time.thread_time()
+        enforcement.check(time.monotonic())
+        costs.append(time.thread_time() - began)
+        pauses.append(enforcement.deadline() - time.monotonic())
+    return min(costs), min(pauses)
+
+
+def test_a_look_at_the_memory_of_many_tasks_looks_through_the_processes_once(watch):
+    one, _ = cost_of_a_look(watch, 1)
+    many, _ = cost_of_a_look(watch, 64)
+    assert many < 20 * one
+
+
+def test_looks_at_the_memory_of_tasks_take_a_tenth_of_a_core_at_most(watch):
+    """So many tasks stand for so many processes: either makes looks dear."""
+    cost, pause = cost_of_a_look(watch, 2000)
+    assert pause > 9 * cost
 
 
 def test_through_the_kernel_a_walltime_is_an_app_timeout():

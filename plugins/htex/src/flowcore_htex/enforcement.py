@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from flowcore_htex.lineage import descendants
+from flowcore_htex.lineage import descendants, families
 from flowcore_htex.node import resident_memory
 from flowcore_htex.slots import Slot
 
 _LOOK: Final = 0.1
 """Seconds between two looks at the memory of tasks that have a limit; no looks while there is no such task."""
+
+_REST: Final = 10
+"""So many times as long as a look has taken passes until the next: on a node with many processes looks are dear."""
 
 Doom = Callable[[Slot, int, "dict[str, Any] | None"], None]
 
@@ -58,13 +61,15 @@ class Enforcement:
             if tid in self._running:
                 self._doom(slot, tid, _record(tid, "WalltimeExceeded", limit=walltime, used=walltime))
         if self._limits and now >= self._next_look:
-            self._next_look = now + _LOOK
+            began = time.thread_time()
             self._check_memory()
+            self._next_look = time.monotonic() + max(_LOOK, _REST * (time.thread_time() - began))
 
     def _check_memory(self) -> None:
+        parents = families()
         for tid, (slot, limit, before) in list(self._limits.items()):
             if slot.pid:
-                used = resident_memory([slot.pid, *descendants(slot.pid)]) - before
+                used = resident_memory([slot.pid, *descendants(slot.pid, parents)]) - before
                 if used > limit:
                     self._doom(slot, tid, _record(tid, "MemoryExceeded", limit=limit, used=used))
 

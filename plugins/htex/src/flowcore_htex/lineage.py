@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -24,8 +25,8 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return all living descendants of a process, children before grandchildren."""
+def families() -> dict[int, list[int]]:
+    """Return the living children of every process that has any; costs some 15 µs for each process of the node."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -36,6 +37,18 @@ def descendants(pid: int) -> list[int]:
                 continue
             if fields[0] != b"Z":
                 parents.setdefault(int(fields[1]), []).append(int(name))
+    return parents
+
+
+def descendants(pid: int, parents: Mapping[int, Sequence[int]] | None = None) -> list[int]:
+    """Return all living descendants of a process, children before grandchildren.
+
+    Args:
+        pid: the process.
+        parents: what `families` has returned, for who asks for more than one process; by default it is called.
+    """
+    if parents is None:
+        parents = families()
     found = list(parents.get(pid, ()))
     for one in found:  # grows while it is read
         found += parents.get(one, ())
