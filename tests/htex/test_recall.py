@@ -18,6 +18,7 @@ import htex_tasks as tasks
 from flowcore.serialize.pickling import dumps
 from flowcore.testing.gate import Gate
 from flowcore_htex import wire
+from flowcore_htex.errors import WorkerLost
 from flowcore_htex.link import BlockingLink
 from flowcore_htex.recall import Recall
 from flowcore_htex.slots import Slot
@@ -226,6 +227,67 @@ def test_a_task_that_was_taken_back_can_still_be_cancelled(start, tmp_path):
 
     # on a busy machine a short task may take so long that nothing is sent ahead
     assert any(round_of_marks(tmp_path / f"trace-{number}") for number in range(20))
+
+
+# -- what has ended before a long one
+
+
+def test_outcomes_do_not_wait_for_a_task_that_turns_out_long(start, tmp_path):
+    executor = known_as_short(start(max_workers=1))
+    for _ in range(5):
+        with Gate(PATIENCE) as gate:
+            futures = [executor.submit(brief, {}, gate.port if number == 12 else None, number) for number in range(20)]
+            assert outcomes(futures[:12]) == list(range(12))
+            gate.wait_for(1)
+            assert not futures[12].done()
+        assert outcomes(futures) == list(range(20))
+
+
+def test_what_was_not_begun_is_told_before_a_task_that_turns_out_long(bench):
+    """It all arrives together: the second task is handed back, and the third waits for that."""
+    begun, go_on, told = threading.Event(), threading.Event(), threading.Event()
+    calls = {
+        "first": lambda: (begun.set(), go_on.wait(PATIENCE)),
+        "second": lambda: None,
+        "third": lambda: told.wait(PATIENCE),
+    }
+    with kept(calls) as key:
+        bench.send((1, partial(call_kept, key, "first")))
+        assert begun.wait(PATIENCE)
+        bench.send((2, partial(call_kept, key, "second")), (3, partial(call_kept, key, "third")))
+        bench.call_off(wire.RECALL, 2)
+        go_on.set()
+        _, back = bench.answers(2)
+        told.set()
+        seconds, _ = bench.answers(1)
+    assert (back, list(seconds)) == ([(2, 1)], [3])
+
+
+def end_or_mark(trace, number, last):
+    """Leave a mark; the last one waits until the others are known to have ended, and ends its worker."""
+    import os
+
+    tasks.mark(trace, number)
+    if last is not None:
+        from flowcore.testing.tasks import hold
+
+        hold(last)
+        os._exit(3)
+
+
+def test_what_ended_before_the_task_that_ends_its_worker_is_not_run_again(start, tmp_path):
+    executor = start(max_workers=1)
+    trace = str(tmp_path / "trace")
+    outcomes([executor.submit(end_or_mark, {}, trace, -1, None) for _ in range(300)])
+    with Gate(PATIENCE) as gate:
+        futures = [
+            executor.submit(end_or_mark, {}, trace, number, gate.port if number == 12 else None) for number in range(20)
+        ]
+        assert outcomes(futures[:12]) == [None] * 12
+        gate.wait_for(1)
+    assert isinstance(futures[12].exception(PATIENCE), WorkerLost)
+    assert outcomes(futures[13:]) == [None] * 7
+    assert max(count for number, count in executions(trace).items() if number >= 0) == 1
 
 
 # -- tasks behind a long one

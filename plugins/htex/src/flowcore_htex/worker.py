@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import socket
 import time
@@ -16,7 +17,10 @@ from flowcore_htex.link import BlockingLink, LinkClosed, Message
 from flowcore_htex.matching import learn
 
 _KEEP_AT_MOST: Final = 0.004
-"""Seconds that a finished outcome may wait for its neighbours."""
+"""Seconds that a finished outcome may wait for its neighbours, as far as the lengths of tasks can be foretold."""
+
+_LOOK: Final = 0.02
+"""Seconds after which outcomes are looked for that wait all the same, behind a task that turns out long."""
 
 
 class Worker:
@@ -43,6 +47,8 @@ class Worker:
         self._functions: dict[int, Callable[..., Any]] = {}
         self._estimates: dict[int, float] = {}
         self._oldest = 0.0
+        self._turn = _thread.allocate_lock()  # who has it may touch what is kept, and send
+        self._watched = False
         self._clear()
 
     def run(self) -> None:
@@ -51,11 +57,13 @@ class Worker:
         try:
             while True:
                 self._receive()
+                self._turn.acquire()
                 while inbox:
                     self._handle(*inbox.popleft())
                 self._cancelled.clear()  # the tasks that are called off come before the message that does it
                 self._recalled.clear()
                 self._flush()
+                self._turn.release()
         except LinkClosed:
             return
 
@@ -111,6 +119,9 @@ class Worker:
             self._flush()
         restore = _set_environment(spec) if spec else None
         large: list[Any] = []
+        if not self._watched and (self._tids or self._returned):
+            self._watch()
+        self._turn.release()
         try:
             function, args, kwargs = self._call(number, payload, buffers)
             result = function(*args, **kwargs)
@@ -122,17 +133,44 @@ class Worker:
                 blob, large = _packed(result, function)
         except SystemExit:
             if self._pid == os.getpid():
+                self._turn.acquire()
                 self._flush()
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
             if self._pid != os.getpid():
                 os._exit(1)
             status, blob = wire.ERROR, pack_exception(error, skip=1)
+        self._turn.acquire()
         if restore is not None:
             restore()
         seconds = time.perf_counter() - begin
         self._estimates[number] = learn(estimate, seconds)
         self._keep(tid, seconds, status, blob, large)
+
+    def _watch(self) -> None:
+        """Have a thread send what is kept if the task that is about to run turns out long.
+
+        It ends with what it was started for: most tasks have the process to themselves, also those that fork. A task
+        that keeps the interpreter's lock delays it.
+        """
+        try:
+            _thread.start_new_thread(self._send_what_waits, ())
+        except RuntimeError:  # too many threads
+            self._flush()
+        else:
+            self._watched = True
+
+    def _send_what_waits(self) -> None:
+        while self._watched:
+            time.sleep(_LOOK)
+            with self._turn:
+                overdue = not self._tids or time.perf_counter() - self._oldest > _KEEP_AT_MOST
+                try:
+                    if overdue:
+                        self._flush()
+                except LinkClosed:
+                    pass  # which is noticed when the task has ended
+                self._watched = not overdue
 
     def _keep(self, tid: int, seconds: float, status: int, blob: bytes, large: list[Any]) -> None:
         if large or len(blob) >= wire.BIG:
