@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def test_it_is_done_when_its_task_is() -> None:
     assert not later.done()
     event.set()
     assert later.result() == "held"
+
+
+def test_it_can_be_awaited() -> None:
+    async def main() -> File:
+        return await write("x", outputs=["a"]).outputs[0]
+
+    assert asyncio.run(main()) == File("a")
 
 
 def test_it_fails_with_its_task() -> None:

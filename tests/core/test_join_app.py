@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
@@ -180,6 +181,55 @@ class TestThreads:
             return same(sum(future.result() for future in [tree(depth - 1), tree(depth - 1)]))
 
         assert tree(4).result(timeout=60) == 16
+
+    @pytest.mark.parametrize("limit", [1, 3])
+    def test_bodies_that_await_join_apps_do_not_starve_them(self, load: Load, limit: int) -> None:
+        load(internal_tasks_max_threads=limit)
+
+        @join_app
+        async def down(depth: int) -> Any:
+            return same(0 if depth == 0 else await down(depth - 1) + 1)
+
+        assert down(10).result(timeout=60) == 10
+
+    @pytest.mark.parametrize(
+        "wait", [concurrent.futures.wait, lambda inner: list(concurrent.futures.as_completed(inner))]
+    )
+    def test_bodies_that_wait_for_several_join_apps_do_not_starve_them(self, load: Load, wait: Any) -> None:
+        load(internal_tasks_max_threads=2)
+
+        def body() -> Any:
+            inner = [join(lambda: same(1)) for _ in range(3)]
+            wait(inner)
+            return inner
+
+        futures = [join(body) for _ in range(10)]
+        assert [future.result(timeout=60) for future in futures] == [[1] * 3] * 10
+
+    def test_bodies_that_wait_for_files_do_not_starve_what_makes_them(self, load: Load) -> None:
+        load(internal_tasks_max_threads=1)
+        nothing = join_app(lambda outputs: [])
+
+        def body() -> Any:
+            return same(nothing(outputs=["file"]).outputs[0].result().filename)
+
+        assert join(body).result(timeout=60) == "file"
+
+    def test_a_body_that_awaits_many_makes_room_for_one_thread(self, load: Load) -> None:
+        load(internal_tasks_max_threads=1)
+        names: set[str] = set()
+
+        def note() -> Any:
+            names.add(threading.current_thread().name)
+            return []
+
+        @join_app
+        async def body() -> Any:
+            await asyncio.gather(*(join(note) for _ in range(20)))
+            return []
+
+        body().result(timeout=60)
+        assert len(names) == 1
 
     def test_bodies_that_wait_for_parts_do_not_starve_them(self, load: Load) -> None:
         load(internal_tasks_max_threads=2)

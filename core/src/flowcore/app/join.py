@@ -46,6 +46,8 @@ def join_app(
 
     The function runs in a thread of the script's process once what it depends on is done, so that it can decide what
     to call; nothing waits while the futures that it returned are on their way. One that fails gives a `JoinError`.
+    It may wait for futures itself (`result()`, `await`, `concurrent.futures.wait`), and keeps no other one from running
+    by that; a wait of another kind keeps one of the threads of `Config(internal_tasks_max_threads=)`.
     A `walltime` is that of the function alone.
 
     Args:

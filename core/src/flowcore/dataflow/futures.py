@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowcore.dataflow.internal import waiting_for_a_task
+from flowcore.dataflow.internal import Waiters, waiting_for_a_task
 from flowcore.futures import TaskFuture
 
 if TYPE_CHECKING:
@@ -18,7 +18,37 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class AppFuture(TaskFuture[R]):
+class _KernelFuture(TaskFuture[R]):
+    """A future that the kernel sets: however a body of a join app waits for it, others may run meanwhile."""
+
+    __slots__ = ()
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result and return it, or raise the exception; arguments as of the base class."""
+        if self.done():
+            return super().result(timeout)
+        with waiting_for_a_task():
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the end and return the exception; arguments as of the base class."""
+        if self.done():
+            return super().exception(timeout)
+        with waiting_for_a_task():
+            return super().exception(timeout)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        with waiting_for_a_task():
+            return (yield from asyncio.wrap_future(self).__await__())
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]  # as in the base class
+        if self._waiter_list is None:
+            self._waiter_list = Waiters()
+        return self._waiter_list
+
+
+class AppFuture(_KernelFuture[R]):
     """The future of one task's result.
 
     It is a `concurrent.futures.Future`, can be awaited in asyncio, and can be an argument of further apps. Indexing it
@@ -72,26 +102,9 @@ class AppFuture(TaskFuture[R]):
         attempt = self.task_record.exec_fu
         return not self.done() and attempt is not None and attempt.running()
 
-    def result(self, timeout: float | None = None) -> R:
-        """Wait for the task's result and return it, or raise its exception; arguments as of the base class."""
-        if self.done():
-            return super().result(timeout)
-        with waiting_for_a_task():
-            return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the task's end and return its exception; arguments as of the base class."""
-        if self.done():
-            return super().exception(timeout)
-        with waiting_for_a_task():
-            return super().exception(timeout)
-
     def mark_cancelled(self) -> None:
         """End as cancelled; only the kernel calls this."""
         super().cancel()
-
-    def __await__(self) -> Generator[Any, None, R]:
-        return asyncio.wrap_future(self).__await__()
 
     def __getitem__(self, key: Any) -> AppFuture[Any]:
         return self._lift(operator.getitem, key)
@@ -110,8 +123,8 @@ class AppFuture(TaskFuture[R]):
         return f"<AppFuture task {record.id} {record.func_name} {record.status.name}>"
 
 
-class DataFuture(TaskFuture["File"]):
-    """The future of one file that a task makes; its result is the `File`."""
+class DataFuture(_KernelFuture["File"]):
+    """The future of one file that a task makes; its result is the `File`. It can be awaited in asyncio."""
 
     __slots__ = ("_tid", "file_obj", "parent")
 
