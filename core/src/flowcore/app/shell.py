@@ -19,6 +19,7 @@ from flowcore.app.errors import (
     BashExitFailure,
     MissingOutputs,
 )
+from flowcore.process_exit import await_exit
 
 KILL_AFTER: Final = 2.0
 """Seconds that a command has between the polite and the final signal when its walltime is over."""
@@ -132,7 +133,7 @@ def _run(command: str, out: IO[bytes] | None, err: IO[bytes] | None, walltime: f
         try:
             with guard.over(process.pid), _deadline(process.pid, walltime, late):
                 _open_gate(process)
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                await_exit(process)
         finally:  # before the shell is reaped, while the group's number is its own
             _signal_group(process.pid, signal.SIGKILL)
     return process.returncode, late.is_set()
@@ -183,13 +184,20 @@ class _Guard:
     def __init__(self) -> None:
         self.pid = os.getpid()
         reading, self._writing = os.pipe()
-        actions: list[Any] = [
-            (os.POSIX_SPAWN_DUP2, reading, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ]
-        os.posix_spawn("/bin/sh", ["/bin/sh", "-c", _GUARD], os.environ, file_actions=actions, setsid=True)
-        os.close(reading)
+        try:
+            shell = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._writing)
+            raise
+        finally:
+            os.close(reading)
+        shell.returncode = 0  # nobody is to wait for it, or to be warned that nobody has
 
     @contextlib.contextmanager
     def over(self, group: int) -> Iterator[None]:

@@ -19,6 +19,7 @@ from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.base import Launcher
 from flowcore.launchers.single_node import SingleNodeLauncher
 from flowcore.parameters import text
+from flowcore.process_exit import await_exit
 from flowcore.providers.base import Provider
 from flowcore.providers.errors import SubmitException
 from flowcore.providers.processes import describe_exit, end_session
@@ -149,7 +150,7 @@ class _Job:
 
     def _watch(self) -> None:
         """Wait for the script, end what it leaves behind, and tell."""
-        _await_exit(self._process)
+        await_exit(self._process)
         first = {None: signal.SIGTERM, signal.SIGTERM: 0}.get(self._sent, signal.SIGKILL)
         try:
             end_session(self._process.pid, first, self._grace)
@@ -168,15 +169,6 @@ def _start(script: JobScript) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             ["/bin/bash", str(script.path)], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
         )
-
-
-def _await_exit(process: subprocess.Popen[bytes]) -> None:
-    """Wait until the process has ended; where the system allows it, its number stays its own."""
-    if hasattr(os, "waitid"):
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    else:  # macOS before Python 3.13
-        process.wait()
 
 
 def _final(status: JobStatus, returncode: int, cancelled: bool) -> JobStatus:

@@ -13,6 +13,9 @@ from typing import Final
 KILL_BOUND: Final = 2.0
 """Seconds that the kernel has to end a process after SIGKILL."""
 
+_LOOK: Final = 0.02
+"""Seconds between two looks at processes whose end nothing tells."""
+
 
 def session_members(session: int) -> list[int]:
     """Return the processes of a session that still run, its leader excepted.
@@ -33,12 +36,11 @@ def end_session(session: int, first: int, grace: float) -> None:
     """
     for number, bound in ((first, grace), (signal.SIGKILL, KILL_BOUND)):
         deadline = time.monotonic() + bound
-        while time.monotonic() < deadline and (members := _open_members(session)):
-            try:
-                _signal_and_wait(members, number, deadline)
-            finally:
-                for descriptor in members:
-                    os.close(descriptor)
+        while time.monotonic() < deadline and (members := session_members(session)):
+            if _has_descriptors():
+                _signal_and_wait(session, members, number, deadline)
+            else:
+                _signal_and_look(session, members, number, deadline)
 
 
 def describe_exit(returncode: int) -> str | None:
@@ -77,28 +79,38 @@ def _session_of(pid: int) -> int | None:
     return None if state in "ZX" else session
 
 
-def _open_members(session: int) -> list[int]:
-    """Return descriptors of the members: unlike numbers they never come to mean another process."""
-    descriptors = []
-    for pid in session_members(session):
-        with contextlib.suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(pid)
-            if _session_of(pid) == session:
-                descriptors.append(descriptor)
-            else:
-                os.close(descriptor)
-    return descriptors
+def _has_descriptors() -> bool:
+    """Whether there are descriptors of processes: in Linux since 5.3, in a Python that was built with such headers."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return hasattr(signal, "pidfd_send_signal")
 
 
-def _signal_and_wait(descriptors: list[int], number: int, deadline: float) -> None:
-    """Send a signal to each process, and wait until all have ended, or for `deadline`."""
-    poll = select.poll()
-    for descriptor in descriptors:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(descriptor, number)
-        poll.register(descriptor, select.POLLIN)
-    left = len(descriptors)
-    while left and (seconds := deadline - time.monotonic()) > 0:
-        for descriptor, _ in poll.poll(seconds * 1000):
-            poll.unregister(descriptor)
-            left -= 1
+def _signal_and_wait(session: int, members: list[int], number: int, deadline: float) -> None:
+    """Send a signal to each member, and wait until all have ended, or for `deadline`."""
+    with contextlib.ExitStack() as stack:
+        poll, left = select.poll(), 0
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)  # unlike the number it never comes to mean another process
+                stack.callback(os.close, descriptor)
+                if _session_of(pid) == session:
+                    signal.pidfd_send_signal(descriptor, number)
+                    poll.register(descriptor, select.POLLIN)
+                    left += 1
+        while left and (seconds := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(seconds * 1000):
+                poll.unregister(descriptor)
+                left -= 1
+
+
+def _signal_and_look(session: int, members: list[int], number: int, deadline: float) -> None:
+    """Do the same where there are no descriptors: nothing tells the end of somebody else's child but a look."""
+    for pid in members:
+        if _session_of(pid) == session:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+    while time.monotonic() < deadline and any(_session_of(pid) == session for pid in members):
+        time.sleep(_LOOK)

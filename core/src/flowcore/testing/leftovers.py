@@ -7,6 +7,10 @@ import select
 import threading
 import time
 from pathlib import Path
+from typing import Final
+
+_LOOK: Final = 0.02
+"""Seconds between two looks at processes whose end nothing tells."""
 
 
 class Leftovers:
@@ -18,7 +22,7 @@ class Leftovers:
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
         self._processes = _descendants()
-        self._watched: dict[int, int] = {}
+        self._watched: dict[int, int | None] = {}
 
     def watch(self) -> None:
         """Also remember the descendants that run now, which may outlive the process between them and this one."""
@@ -27,6 +31,8 @@ class Leftovers:
                 self._watched[process] = os.pidfd_open(process)
             except ProcessLookupError:  # it has just ended
                 pass
+            except (AttributeError, OSError):  # an old kernel, or a Python built for one
+                self._watched[process] = None
 
     def after(self, patience: float) -> list[str]:
         """Name what is still there when `patience` seconds have passed, at once if nothing is."""
@@ -38,12 +44,28 @@ class Leftovers:
             if thread.is_alive():
                 left.append(f"thread {thread.name}")
         for process, handle in self._watched.items():
-            ended = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]
-            os.close(handle)
-            if not ended:
+            if not _ends(process, handle, deadline):
                 left.append(f"process {process}: {_command(process)}")
         self._watched.clear()
         return left
+
+
+def _ends(process: int, handle: int | None, deadline: float) -> bool:
+    """Wait until a process has ended, or for `deadline`; whether it has. Closes the handle."""
+    if handle is not None:
+        ended = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]
+        os.close(handle)
+        return bool(ended)
+    while (runs := _runs(process)) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+    return not runs
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _descendants() -> set[int]:

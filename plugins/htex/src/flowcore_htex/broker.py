@@ -92,7 +92,7 @@ class Broker:
         if not self._own:
             return self._launch_inheriting(settings)
         process = self._start(settings, [], subprocess.PIPE)
-        with contextlib.suppress(OSError):  # an old kernel
+        with contextlib.suppress(OSError, AttributeError):  # an old kernel, or a Python built for one
             self.death = os.pidfd_open(process.pid)
         said = _first_line(process)
         if said is None:

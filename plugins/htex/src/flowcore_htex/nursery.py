@@ -16,6 +16,7 @@ from flowcore_htex.lineage import adopt_orphans, sweep
 from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
+from flowcore_htex.memory import shared_file
 from flowcore_htex.search import BARE
 from flowcore_htex.slots import Slot
 
@@ -64,7 +65,7 @@ class Nursery:
         self._log = log
         self._sys_path = sys_path
         self._died = died
-        self._shared = os.memfd_create("flowcore-cells")
+        self._shared = shared_file("flowcore-cells")
         os.ftruncate(self._shared, 16 * len(slots))
         self.cells = memoryview(mmap.mmap(self._shared, 0)).cast("Q")
         self._lost = 0
@@ -78,7 +79,7 @@ class Nursery:
         theirs.set_inheritable(True)
         os.set_inheritable(self._shared, True)
         arguments = [sys.executable, "-c", BARE, "flowcore_htex.zygote", str(theirs.fileno()), str(self._shared)]
-        self._zygote = os.posix_spawn(sys.executable, arguments, os.environ, setsid=True)
+        self._zygote = os.posix_spawn(sys.executable, arguments, os.environ)
         theirs.close()
         try:
             ours.send(json.dumps({"sys_path": self._sys_path}).encode())

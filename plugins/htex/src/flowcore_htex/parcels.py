@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import functools
 import mmap
 import os
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, overload
 
 from flowcore_htex import wire
+from flowcore_htex.memory import is_sealed, memory_file, seal
 from flowcore_htex.wire import ProtocolError
 
 LEAST: Final = 1 << 17
@@ -24,7 +24,6 @@ ROOM: Final = socket.CMSG_LEN(array.array("i").itemsize)
 """Room for what comes beside the bytes of one read: one descriptor, as each message has one at most."""
 
 _ALIGNED: Final = 64
-_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _LOST: Final = -1
 _RESERVED: Final = 512
 """Descriptors from which on those are left to the user's process that it can still wait for with select(2)."""
@@ -98,7 +97,7 @@ def pack(buffers: Sequence[Any], *, sparing: bool = False) -> Parcel | None:
     if sum(sizes) < LEAST:
         return None
     try:
-        descriptor = os.memfd_create("flowcore-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = memory_file("flowcore-parcel")
         parcel = Parcel(descriptor, sizes)
         if sparing and (descriptor >= _RESERVED or _is_high(descriptor)):
             return None
@@ -129,7 +128,7 @@ def _fill(parcel: Parcel, buffers: Sequence[Any]) -> None:
                 done += os.pwrite(descriptor, view[done:], place + done)
             place += done
         place = _aligned(place)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    seal(descriptor)
 
 
 class Carrier:
@@ -215,7 +214,7 @@ def _aligned(size: int) -> int:
 
 def _is_sealed(descriptor: int, extent: int) -> bool:
     try:
-        return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS == _SEALS and os.fstat(descriptor).st_size == extent
+        return is_sealed(descriptor) and os.fstat(descriptor).st_size == extent
     except OSError:
         return False
 

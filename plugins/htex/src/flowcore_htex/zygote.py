@@ -225,6 +225,7 @@ def _leave(code: int) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the zygote; the arguments are the descriptors of the control socket and of the shared cells."""
+    os.setsid()
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     settings = json.loads(control.recv(PACKET))
