@@ -12,9 +12,11 @@ from flowcore.jobs.error_handlers import noop_error_handler, simple_error_handle
 from flowcore.jobs.errors import TooManyJobFailuresError
 from flowcore.jobs.states import JobState, JobStatus
 
-FAILED, MISSING, RUNNING, COMPLETED, SCALED_IN = (
-    JobStatus(state)
-    for state in (JobState.FAILED, JobState.MISSING, JobState.RUNNING, JobState.COMPLETED, JobState.SCALED_IN)
+FAILED, MISSING, PENDING, RUNNING = map(
+    JobStatus, (JobState.FAILED, JobState.MISSING, JobState.PENDING, JobState.RUNNING)
+)
+COMPLETED, SCALED_IN, TIMEOUT, CANCELLED = map(
+    JobStatus, (JobState.COMPLETED, JobState.SCALED_IN, JobState.TIMEOUT, JobState.CANCELLED)
 )
 
 
@@ -85,9 +87,31 @@ def test_simple_names_the_blocks_that_did_nothing() -> None:
     assert "block 1" not in str(executor.error)
 
 
-@pytest.mark.parametrize("good", [RUNNING, COMPLETED, SCALED_IN])
-def test_simple_is_content_with_one_good_block(good: JobStatus) -> None:
-    assert not is_bad(simple_error_handler, good, *[FAILED] * 10)
+@pytest.mark.parametrize("live", [PENDING, RUNNING])
+def test_simple_is_content_with_one_live_block(live: JobStatus) -> None:
+    assert not is_bad(simple_error_handler, live, *[FAILED] * 10)
+    assert not is_bad(simple_error_handler, *[FAILED] * 10, live)
+
+
+@pytest.mark.parametrize("ended", [COMPLETED, SCALED_IN, TIMEOUT, CANCELLED])
+def test_simple_counts_the_failed_blocks_after_the_last_that_ended_well(ended: JobStatus) -> None:
+    assert not is_bad(simple_error_handler, ended, connected="0")
+    assert not is_bad(simple_error_handler, ended, FAILED, FAILED, connected="0")
+    assert is_bad(simple_error_handler, ended, FAILED, FAILED, FAILED, connected="0")
+    assert is_bad(simple_error_handler, ended, FAILED, MISSING, FAILED, proven="0")
+    assert not is_bad(simple_error_handler, FAILED, FAILED, ended, FAILED, FAILED, connected="2")
+
+
+def test_simple_learns_nothing_from_blocks_that_were_given_back_before_they_connected() -> None:
+    assert not is_bad(simple_error_handler, SCALED_IN)
+    assert is_bad(simple_error_handler, SCALED_IN, MISSING)
+    assert is_bad(simple_error_handler, FAILED, SCALED_IN, FAILED, SCALED_IN, FAILED, connected="0")
+
+
+def test_simple_says_how_many_blocks_failed_last() -> None:
+    executor = Executor(proven="0")
+    simple_error_handler(executor, numbered(SCALED_IN, FAILED, SCALED_IN, FAILED, FAILED))
+    assert "the last 3 blocks failed" in str(executor.error)
 
 
 def test_simple_has_nothing_to_say_without_blocks() -> None:

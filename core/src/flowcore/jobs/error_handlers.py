@@ -34,20 +34,23 @@ def noop_error_handler(executor: HasBlocks, status: Mapping[str, JobStatus], thr
 
 
 def simple_error_handler(executor: HasBlocks, status: Mapping[str, JobStatus], threshold: int = 3) -> None:
-    """Put the executor out of order when every block so far has failed, and the newest without finishing a task.
+    """Put the executor out of order when no block is left, and enough have failed since the last good one.
 
-    Blocks that never connected a worker show that something is wrong from the start: `init_blocks` of them are enough
-    (one at least, `threshold` at most). If some did connect it takes `threshold` blocks: a node may fail. Blocks up to
-    the last one in which a task came to its end do not count: as long as there are such blocks, the work gets done.
+    A block is good in which a task came to its end, and one that connected a worker and did not fail: as long as there
+    are such blocks, the work gets done. Blocks that were given back before they connected do not count. If no block
+    ever connected, something is wrong from the start: `init_blocks` failed ones are enough (one at least, `threshold`
+    at most). Otherwise it takes `threshold`: a node may fail.
     """
-    if not status or not all(block.state in FAILED for block in status.values()):
+    if not all(block.terminal for block in status.values()):
         return
-    hopeless = not set(status) & set(executor.connected_blocks())
-    enough = min(threshold, max(1, executor.provider.init_blocks)) if hopeless else threshold
-    proven = max((int(block_id) for block_id in set(status).intersection(executor.proven_blocks())), default=-1)
-    useless = {block_id: block for block_id, block in status.items() if int(block_id) > proven}
-    if len(useless) >= enough:
-        which = f"the last {len(useless)}" if proven >= 0 else f"all {len(useless)}"
+    connected = set(status).intersection(executor.connected_blocks())
+    enough = threshold if connected else min(threshold, max(1, executor.provider.init_blocks))
+    proven = set(status).intersection(executor.proven_blocks())
+    good = proven | {block_id for block_id in connected if status[block_id].state not in FAILED}
+    last_good = max(map(int, good), default=-1)
+    useless = {i: block for i, block in status.items() if int(i) > last_good and block.state in FAILED}
+    if useless and len(useless) >= enough:
+        which = f"all {len(useless)}" if len(useless) == len(status) else f"the last {len(useless)}"
         reason = f"{which} blocks failed" if len(status) > 1 else "the only block failed"
         executor.set_bad_state_and_fail_all(TooManyJobFailuresError(reason, useless))
 
