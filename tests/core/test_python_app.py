@@ -12,7 +12,7 @@ import pytest
 from tests.core.conftest import Load
 
 import flowcore
-from flowcore import File, python_app
+from flowcore import File, bash_app, python_app
 from flowcore.app.errors import AppTimeout
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.errors import InvalidResourceSpecification, NoDataFlowKernelError
@@ -99,6 +99,30 @@ class TestDecoration:
     def test_a_wrong_option_is_refused_at_once(self, options: dict[str, Any]) -> None:
         with pytest.raises(TypeError):
             python_app(**options)(lambda: 1)
+
+    def test_a_name_of_no_parameter_is_refused_at_once(self) -> None:
+        with pytest.raises(
+            ValueError,
+            match=r"^ignore_for_cache=\['vrebose'\]: add has no parameter 'vrebose'\n  it has: x, verbose$",
+        ):
+
+            @python_app(cache=True, ignore_for_cache=["vrebose"])
+            def add(x: int, verbose: bool = False, *rest: int) -> int:
+                return x
+
+    @pytest.mark.parametrize("name", ["rest", "stdout"])
+    def test_what_a_call_cannot_name_is_refused_at_once(self, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"<lambda> has no parameter '{name}'\n  it has: none$"):
+            python_app(ignore_for_cache=[name])(lambda *rest: rest)
+
+    def test_names_that_a_call_may_have_are_taken(self) -> None:
+        def f(placed: int, /, both: int, *, named: int, stdout: Any = None) -> None: ...
+
+        names = ["placed", "both", "named", "stdout", "walltime", "inputs", "outputs"]
+        assert python_app(f, ignore_for_cache=names).ignore_for_cache == tuple(names)
+        assert bash_app(lambda: "true", ignore_for_cache=["stdout"]).ignore_for_cache == ("stdout",)
+        assert python_app(lambda **anything: 1, ignore_for_cache=["free"]).ignore_for_cache == ("free",)
+        assert python_app(max, ignore_for_cache=["untold"]).ignore_for_cache == ("untold",)
 
     def test_what_is_no_function_is_refused_at_once(self) -> None:
         with pytest.raises(TypeError, match=r"^5 is no function\n  give options by name"):

@@ -166,7 +166,7 @@ class TestChosenNames:
         assert future.result() == future.stdout
 
     def test_it_does_not_count_for_being_equal(self, kernel: DataFlowKernel) -> None:
-        ignored = ["nothing"]
+        ignored = ["stderr"]
         app = bash_app(cache=True, ignore_for_cache=ignored)(tell.func)
         first = app(stdout=AUTO_LOGNAME)
         first.result()
@@ -174,8 +174,8 @@ class TestChosenNames:
         second.result()
         assert second.task_status() == "memo_done"
         assert not Path(second.stdout).exists()
-        assert ignored == ["nothing"]
-        assert app.ignore_for_cache == ("nothing",)
+        assert ignored == ["stderr"]
+        assert app.ignore_for_cache == ("stderr",)
 
 
 class TestChosenByTheUser:

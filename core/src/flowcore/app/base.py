@@ -73,6 +73,8 @@ class App(Generic[P, R]):
         self.accepted = frozenset(parameter.name for parameter in parameters) & calls.SPECIAL_KEYWORDS
         """The keywords for flowcore that the function also takes itself."""
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        if not takes_any:
+            self._check_ignored(parameters)
         dropped = frozenset(calls.RESOURCE_KEYWORDS) if takes_any else calls.SPECIAL_KEYWORDS - self.meaningless
         self._drops = dropped - self.accepted
         self._target = self.target()
@@ -81,6 +83,17 @@ class App(Generic[P, R]):
     def decorate(cls, function: Callable[..., Any] | None, **options: Any) -> Any:
         """Return the app of a function, or, where the decorator has parentheses, what makes it of one."""
         return functools.partial(cls, **options) if function is None else cls(function, **options)
+
+    def _check_ignored(self, parameters: Sequence[inspect.Parameter]) -> None:
+        """Refuse names under which nothing can be passed."""
+        named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+        known = {*named, *(calls.SPECIAL_KEYWORDS - self.meaningless)}
+        unknown = [name for name in self.ignore_for_cache if name not in known]
+        if unknown:
+            name = getattr(self, "__name__", self.func)
+            fault = f"ignore_for_cache={[*self.ignore_for_cache]!r}: {name} has no parameter {unknown[0]!r}"
+            message = f"{fault}\n  it has: {', '.join(named) or 'none'}"
+            raise ValueError(message)
 
     def target(self) -> Callable[..., Any]:
         """Return what an executor runs in the function's place."""

@@ -69,7 +69,7 @@ def bash_app(
 
     Raises:
         TypeError: at decoration, for an option of the wrong type.
-        ValueError: at decoration, for a label that `data_flow_kernel` does not have.
+        ValueError: at decoration, for a label that `data_flow_kernel` does not have, or a name of no parameter.
     """
     return BashApp.decorate(
         function,

@@ -58,6 +58,7 @@ def join_app(
 
     Raises:
         TypeError: at decoration, for an option of the wrong type.
+        ValueError: at decoration, for a name of no parameter in `ignore_for_cache`.
     """
     return JoinApp.decorate(function, data_flow_kernel=data_flow_kernel, cache=cache, ignore_for_cache=ignore_for_cache)
 

@@ -55,7 +55,7 @@ def python_app(
 
     Raises:
         TypeError: at decoration, for an option of the wrong type.
-        ValueError: at decoration, for a label that `data_flow_kernel` does not have.
+        ValueError: at decoration, for a label that `data_flow_kernel` does not have, or a name of no parameter.
     """
     return PythonApp.decorate(
         function,
