@@ -21,6 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcore.app.base import CoroutineCall
+from flowcore.app.shell import BashCall
+from flowcore.app.timing import TimedCall
 from flowcore.data_provider.files import File
 from flowcore.dataflow.errors import DependencyError, JoinError
 from flowcore.dataflow.identity import hash_of_call
@@ -310,6 +313,38 @@ def test_ignored_parameters_do_not_count_wherever_they_are_passed():
     assert hash_of(app, 1, True, ignore=["verbose"]) == hash_of(app, 1, False, ignore=["verbose"])
     assert hash_of(app, 1, True, ignore=["verbose"]) != hash_of(app, 2, True, ignore=["verbose"])
     assert hash_of(app, 1, Opaque(), stdout=Opaque(), ignore=["verbose", "stdout"])
+
+
+def app(x, verbose=False):
+    return x
+
+
+@functools.wraps(app)
+def wrapped(*args, **kwargs):
+    return app(*args, **kwargs)
+
+
+class Callable:
+    def __call__(self, x, verbose=False):
+        return x
+
+
+@pytest.mark.parametrize(
+    "func",
+    [app, wrapped, Callable(), functools.partial(app), TimedCall(wrapped, 60), CoroutineCall(app)],
+    ids=lambda func: type(func).__name__,
+)
+def test_ignored_parameters_do_not_count_whatever_kind_of_callable_has_them(func):
+    assert hash_of(func, 1, True, ignore=["verbose"]) == hash_of(func, 1, False, ignore=["verbose"])
+    assert hash_of(func, 1, True, ignore=["verbose"]) != hash_of(func, 2, True, ignore=["verbose"])
+
+
+def test_a_walltime_counts_unless_it_is_ignored():
+    bash = functools.partial(BashCall, app, frozenset())
+    assert hash_of(app, 1) != hash_of(TimedCall(app, 60), 1) != hash_of(TimedCall(app, 30), 1)
+    assert hash_of(bash(), 1) != hash_of(bash(60), 1) != hash_of(bash(30), 1)
+    assert hash_of(app, 1, ignore=["walltime"]) == hash_of(TimedCall(app, 60), 1, ignore=["walltime"])
+    assert hash_of(bash(), 1, ignore=["walltime"]) == hash_of(bash(60), 1, ignore=["walltime"])
 
 
 def test_an_equal_call_finds_the_result(memoizer):

@@ -63,6 +63,11 @@ class BashCall:
         self.walltime = walltime
         self.__name__: str = getattr(function, "__name__", "bash_app")
 
+    @property
+    def untimed(self) -> BashCall:
+        """What is called where no walltime is given."""
+        return BashCall(self.function, self.accepted)
+
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
         """Return 0, or raise what `run_command` raises."""
         options = {name: kwargs.get(name) for name in self.OPTIONS}

@@ -33,6 +33,11 @@ class TimedCall:
     def __reduce__(self) -> tuple[Any, ...]:
         return TimedCall, (self.function, self.seconds)
 
+    @property
+    def untimed(self) -> Callable[..., Any]:
+        """What is called where no walltime is given."""
+        return self.function
+
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the function's result, or raise `AppTimeout`."""
         deadline = _Deadline(self.seconds)

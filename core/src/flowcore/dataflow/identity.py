@@ -8,6 +8,7 @@ import enum
 import fractions
 import functools
 import hashlib
+import inspect
 import pathlib
 import sys
 import threading
@@ -62,6 +63,8 @@ def hash_of_call(
         ValueError: an argument's type is unknown.
     """
     ignored = frozenset(ignore)
+    if "walltime" in ignored:
+        func = getattr(func, "untimed", func)  # the wrappers that apps put around a function for it have that
     names = _positional_names(func) if ignored else ()
     skipped = {place for place, name in enumerate(names) if name in ignored}
     parts = [_callable(func), str(len(args)).encode()]
@@ -253,13 +256,15 @@ def _attribute(name: str, value: object) -> bytes:
     return _framed(name.encode(), _callable(value) if callable(value) else id_for_memo(value))
 
 
-def _positional_names(func: Any) -> tuple[str, ...]:
+def _positional_names(func: Any) -> Sequence[str]:
     """Name the positional parameters of the function that a task's callable ends in."""
-    while not isinstance(func, types.FunctionType):
-        func = getattr(func, "function", None)  # the wrappers that apps put around a function call it so
-        if func is None:
-            return ()
-    return func.__code__.co_varnames[: func.__code__.co_argcount]
+    while not isinstance(func, types.FunctionType) and hasattr(func, "function"):
+        func = func.function  # the wrappers that apps put around a function call it so
+    try:
+        parameters = inspect.signature(func).parameters.values()
+    except ValueError:  # a function in C that does not tell
+        return ()
+    return [one.name for one in parameters if one.kind in {one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD}]
 
 
 _KNOWN: Final[Mapping[type, Callable[[Any, bool], bytes]]] = {
