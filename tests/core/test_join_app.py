@@ -46,6 +46,18 @@ class TestResults:
     def test_of_an_empty_list(self, kernel: DataFlowKernel) -> None:
         assert join(list).result() == []
 
+    def test_of_a_coroutine_function(self, kernel: DataFlowKernel) -> None:
+        @join_app
+        async def one() -> Any:
+            return same(5)
+
+        @join_app(cache=True)
+        async def several() -> Any:
+            return [same(1), same(2)]
+
+        assert one().result() == 5
+        assert several().result() == [1, 2]
+
     def test_of_a_plain_future_that_is_done_later(self, kernel: DataFlowKernel) -> None:
         plain: concurrent.futures.Future[int] = concurrent.futures.Future()
         future = join(lambda: plain)

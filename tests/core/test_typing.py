@@ -16,9 +16,10 @@ SCRIPT = """
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import cast
 
-from flowcore import bash_app, join_app, python_app
-from flowcore.dataflow.futures import AppFuture
+from flowcore import AUTO_LOGNAME, bash_app, join_app, python_app
+from flowcore.dataflow.futures import AppFuture, DataFuture
 from flowcore.executors import HighThroughputExecutor, MPIExecutor, ResourceConfig, ThreadPoolExecutor
 from flowcore.executors.htex import ManagerLost, WorkerLost
 from flowcore.executors.radical import RadicalPilotExecutor
@@ -53,8 +54,18 @@ async def coroutine(x: int) -> bytes:
     return bytes(x)
 
 
+@python_app(cache=True)
+async def coroutine_called(x: int) -> bytes:
+    return bytes(x)
+
+
 @bash_app
 def bash(path: str) -> str:
+    return f"ls {path}"
+
+
+@bash_app
+async def bash_coroutine(path: str) -> str:
     return f"ls {path}"
 
 
@@ -83,16 +94,46 @@ def joined_called(x: int) -> AppFuture[str]:
     return bare(x)
 
 
+@join_app
+async def joined_coroutine(x: int) -> AppFuture[str]:
+    return bare(x)
+
+
+@join_app(cache=True)
+async def joined_list_coroutine(x: int) -> list[AppFuture[str]]:
+    return [bare(x)]
+
+
+@join_app
+def joined_files(future: AppFuture[str]) -> list[DataFuture]:
+    return list(future.outputs)
+
+
+@join_app  # E: arg-type
+def joined_tuple(x: int) -> tuple[AppFuture[str], ...]:
+    return (bare(x),)
+
+
+@join_app(cache=True)  # E: arg-type
+async def joined_nothing(x: int) -> int:
+    return x
+
+
 reveal_type(bare(1))  # R: AppFuture[str]
 reveal_type(bare(1).result())  # R: str
 reveal_type(called(1, scale=2.0))  # R: AppFuture[list[float]]
 reveal_type(coroutine(1))  # R: AppFuture[bytes]
+reveal_type(coroutine_called(1))  # R: AppFuture[bytes]
 reveal_type(bash("/"))  # R: AppFuture[int]
+reveal_type(bash_coroutine("/"))  # R: AppFuture[int]
 reveal_type(bash_called("/"))  # R: AppFuture[int]
 reveal_type(joined(1))  # R: AppFuture[str]
 reveal_type(joined_plain(1))  # R: AppFuture[bytes]
 reveal_type(joined_list(2))  # R: AppFuture[list[str]]
 reveal_type(joined_called(1))  # R: AppFuture[str]
+reveal_type(joined_coroutine(1))  # R: AppFuture[str]
+reveal_type(joined_list_coroutine(1))  # R: AppFuture[list[str]]
+reveal_type(joined_files(bare(1)))  # R: AppFuture[list[flowcore.data_provider.files.File]]
 
 @python_app
 def total(first: int, numbers: list[float], *, scale: float = 1.0) -> float:
@@ -106,6 +147,24 @@ reveal_type(total(1, [coroutine(1), plain], scale=2.0))  # R: AppFuture[float]
 reveal_type(total(plain, called(plain)))  # R: AppFuture[float]
 reveal_type(joined(plain))  # R: AppFuture[str]
 
+reveal_type(bare(1, walltime=60))  # R: AppFuture[str]
+reveal_type(bare(1, walltime="01:00:00", resource_specification={"cores": 2}))  # R: AppFuture[str]
+reveal_type(bare(1, parsl_resource_specification={"cores": 2}))  # R: AppFuture[str]
+reveal_type(bare(1, inputs=[plain], outputs=["file"]))  # R: AppFuture[str]
+reveal_type(bare(1, outputs=["file"]))  # R: AppFuture[str]
+reveal_type(bash("/", stdout=AUTO_LOGNAME))  # R: AppFuture[int]
+reveal_type(bash("/", stderr=("errors", "w")))  # R: AppFuture[int]
+reveal_type(bash(bare(1), stdout="out", stderr="err", walltime=60))  # R: AppFuture[int]
+reveal_type(joined(1, walltime=60))  # R: AppFuture[str]
+reveal_type(bare(cast(int, plain)))  # R: AppFuture[str]
+reveal_type(bare(x=cast(int, plain)))  # R: AppFuture[str]
+
+bare(x=plain)  # E: call-overload
+bare(1, walltime=[60])  # E: call-overload
+bare(1, resource_specification=2)  # E: call-overload
+bare(1, stdout="file")  # E: call-overload
+bash("/", stdout=3)  # E: arg-type
+bare(x="one")  # E: call-overload
 bare("one")  # E: arg-type
 bare()  # E: call-overload
 bare(1, 2)  # E: call-overload

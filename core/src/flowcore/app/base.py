@@ -16,6 +16,13 @@ from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.dataflow.lineup import ALL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+    from os import PathLike
+    from typing import Literal
+
+    from flowcore.app.bash import BashApp
+    from flowcore.data_provider.files import File
     from flowcore.dataflow.futures import AppFuture
 
 P = ParamSpec("P")
@@ -23,6 +30,11 @@ R = TypeVar("R")
 
 Deferred: TypeAlias = "Future[Any] | Collection[Future[Any]] | Mapping[Any, Future[Any]]"
 """What may stand in the place of an argument: a future of it, or a container of futures."""
+
+Walltime: TypeAlias = "float | str | timedelta | None"
+Resources: TypeAlias = "Mapping[str, Any] | None"
+Stream: TypeAlias = "str | PathLike[str] | tuple[str | PathLike[str], str] | File | Literal[-1] | None"
+"""What `stdout` and `stderr` take."""
 
 _NAMED_AND_PLACED: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_DEFAULT: Final = (inspect.Parameter.empty, None)
@@ -99,7 +111,7 @@ class App(Generic[P, R]):
         """Return what an executor runs in the function's place."""
         return CoroutineCall(self.func) if inspect.iscoroutinefunction(self.func) else self.func
 
-    # To a type checker an argument is what the function declares, or a future of it among the first four.
+    # What a type checker makes of them is said at `python_app`; more cannot be said of a `ParamSpec`.
     @overload
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]: ...
     @overload
@@ -112,7 +124,25 @@ class App(Generic[P, R]):
     def __call__(
         self, first: Any, second: Any, third: Any, fourth: Deferred, /, *args: Any, **kwargs: Any
     ) -> AppFuture[R]: ...
-    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:
+    @overload
+    def __call__(self, /, *args: Any, walltime: Walltime, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, /, *args: Any, resource_specification: Resources, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, /, *args: Any, parsl_resource_specification: Resources, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, /, *args: Any, inputs: Iterable[Any] | None, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, /, *args: Any, outputs: Iterable[Any] | None, **kwargs: Any) -> AppFuture[R]: ...
+    @overload
+    def __call__(  # type: ignore[misc]  # other apps refuse it
+        self: BashApp[P], /, *args: Any, stdout: Stream, **kwargs: Any
+    ) -> AppFuture[int]: ...
+    @overload
+    def __call__(  # type: ignore[misc]  # other apps refuse it
+        self: BashApp[P], /, *args: Any, stderr: Stream, **kwargs: Any
+    ) -> AppFuture[int]: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[Any]:
         """Submit a call; raises what `DataFlowKernel.submit` raises."""
         kernel = self.data_flow_kernel or loader.dfk()
         keywords: dict[str, Any] = kwargs

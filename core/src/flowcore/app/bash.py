@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, overload
 
 from flowcore.app.base import App
@@ -33,7 +33,7 @@ class BashApp(App[P, int]):
 
 
 @overload
-def bash_app(function: Callable[P, str]) -> BashApp[P]: ...
+def bash_app(function: Callable[P, str | Coroutine[Any, Any, str]]) -> BashApp[P]: ...
 @overload
 def bash_app(
     function: None = None,
@@ -41,9 +41,9 @@ def bash_app(
     cache: bool = False,
     executors: str | Sequence[str] = "all",
     ignore_for_cache: Sequence[str] | None = None,
-) -> Callable[[Callable[P, str]], BashApp[P]]: ...
+) -> Callable[[Callable[P, str | Coroutine[Any, Any, str]]], BashApp[P]]: ...
 def bash_app(
-    function: Callable[..., str] | None = None,
+    function: Callable[..., Any] | None = None,
     data_flow_kernel: DataFlowKernel | None = None,
     cache: bool = False,
     executors: str | Sequence[str] = "all",

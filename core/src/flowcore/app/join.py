@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class JoinApp(App[P, R]):
@@ -22,9 +23,11 @@ class JoinApp(App[P, R]):
 
 
 @overload
-def join_app(function: Callable[P, Future[R]]) -> JoinApp[P, R]: ...
+def join_app(function: Callable[P, Future[R] | Coroutine[Any, Any, Future[R]]]) -> JoinApp[P, R]: ...
 @overload
-def join_app(function: Callable[P, Sequence[Future[R]]]) -> JoinApp[P, list[R]]: ...
+def join_app(
+    function: Callable[P, _ListOf[Future[R]] | Coroutine[Any, Any, _ListOf[Future[R]]]],
+) -> JoinApp[P, list[R]]: ...
 @overload
 def join_app(
     function: None = None,
@@ -66,10 +69,18 @@ def join_app(
 if TYPE_CHECKING:
     from typing import Protocol
 
+    class _ListOf(Protocol[T_co]):
+        """A list, and nothing else that can be iterated over; unlike `list` it may be one of any kind of future."""
+
+        def __iter__(self) -> Iterator[T_co]: ...
+        def copy(self) -> list[Any]: ...
+
     class _JoinDecorator(Protocol):
         """`join_app(...)` with options: decorates either kind of function."""
 
         @overload
-        def __call__(self, function: Callable[P, Future[R]], /) -> JoinApp[P, R]: ...
+        def __call__(self, function: Callable[P, Future[R] | Coroutine[Any, Any, Future[R]]], /) -> JoinApp[P, R]: ...
         @overload
-        def __call__(self, function: Callable[P, Sequence[Future[R]]], /) -> JoinApp[P, list[R]]: ...
+        def __call__(
+            self, function: Callable[P, _ListOf[Future[R]] | Coroutine[Any, Any, _ListOf[Future[R]]]], /
+        ) -> JoinApp[P, list[R]]: ...

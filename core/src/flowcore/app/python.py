@@ -29,7 +29,7 @@ def python_app(
     cache: bool = False,
     executors: str | Sequence[str] = "all",
     ignore_for_cache: Sequence[str] | None = None,
-) -> Callable[[Callable[P, R]], PythonApp[P, R]]: ...
+) -> _PythonDecorator: ...
 def python_app(
     function: Callable[..., Any] | None = None,
     data_flow_kernel: DataFlowKernel | None = None,
@@ -45,6 +45,10 @@ def python_app(
 
     Calls take the function's own arguments, futures in their place too, and these keywords whether or not the function
     declares them: `inputs` and `outputs` (files), `walltime` (seconds, raising `AppTimeout`), `resource_specification`.
+
+    A type checker holds a call against the function's signature. It knows of futures among the first four arguments;
+    one that comes later, or by keyword, with none among those needs a `typing.cast`. Beside such a future, and beside
+    a keyword of those above that the function does not declare, it lets any argument pass.
 
     Args:
         function: the function, where there are no parentheses.
@@ -64,3 +68,15 @@ def python_app(
         executors=executors,
         ignore_for_cache=ignore_for_cache,
     )
+
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class _PythonDecorator(Protocol):
+        """`python_app(...)` with options: decorates either kind of function."""
+
+        @overload
+        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> PythonApp[P, R]: ...
+        @overload
+        def __call__(self, function: Callable[P, R], /) -> PythonApp[P, R]: ...
