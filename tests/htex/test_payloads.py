@@ -219,6 +219,37 @@ def test_results_that_are_kept_hold_no_descriptors(start):
     assert [came[-1] for came in kept] == list(range(200))
 
 
+def test_results_that_are_lost_for_want_of_a_descriptor_do_not_stop_those_that_follow(tmp_path):
+    script = Script(
+        tmp_path,
+        """
+import resource, uuid
+from concurrent.futures import wait
+from pathlib import Path
+from flowcore.executors.base import RunContext
+
+it = executor()
+it.start(RunContext(run_id=str(uuid.uuid4()), run_dir=Path.cwd()))
+it.submit(htex_tasks.zeros, {}, 1 << 20).result()
+it.submit(pow, {}, 2, 2).result()  # now what came is closed
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+free = os.dup(0)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, limit[1]))
+lost, _ = wait([it.submit(htex_tasks.zeros, {}, 1 << 20) for _ in range(100)], 30)
+resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+say(sum("no file descriptor was free" in str(future.exception()) for future in lost))
+say(len(it.submit(htex_tasks.zeros, {}, 1 << 20).result(30)))
+it.shutdown()
+""",
+    )
+    try:
+        assert script.line() == "100"
+        assert script.line() == str(1 << 20)
+    finally:
+        assert not script.close()
+
+
 def test_with_few_descriptors_large_tasks_end_all_the_same(tmp_path):
     script = Script(
         tmp_path,

@@ -22,7 +22,7 @@ from flowcore_htex.broker import Broker
 from flowcore_htex.errors import InterchangeLost, from_record
 from flowcore_htex.link import Link, LinkClosed
 from flowcore_htex.outbox import HtexFuture, Outbox
-from flowcore_htex.parcels import weight
+from flowcore_htex.parcels import weight_sent
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ class Client:
             future = self._futures.pop(tid, None)
             if future is not None:
                 self._settle(future, status, b"", buffers)
-            self._took(weight(buffers))
+            self._took(weight_sent(buffers))
         elif kind == wire.LOST:
             record = wire.unpack_json(head)
             for tid in record["tids"]:

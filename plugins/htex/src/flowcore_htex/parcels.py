@@ -81,9 +81,26 @@ class Parcel(Sequence[memoryview]):
         return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._descriptor]))]
 
 
+class Lost(list[bytes]):
+    """What is in the place of a parcel for which no descriptor was free.
+
+    Attributes:
+        size: bytes that were in the parcel, which who has sent it has counted.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__([LAMENT])
+        self.size = sum(sizes)
+
+
 def weight(buffers: Sequence[Any]) -> int:
     """Return how many bytes there are in buffers, parcel or not."""
     return sum(buffers.sizes if isinstance(buffers, Parcel) else map(len, buffers))
+
+
+def weight_sent(buffers: Sequence[Any]) -> int:
+    """Return how many bytes there were in buffers when they were sent here, even if they were lost."""
+    return buffers.size if isinstance(buffers, Lost) else weight(buffers)
 
 
 def pack(buffers: Sequence[Any], *, sparing: bool = False) -> Parcel | None:
@@ -172,7 +189,7 @@ class Arrivals:
             raise ProtocolError("a parcel came without its descriptor")
         descriptor = self._descriptors.popleft()
         if descriptor == _LOST:
-            return [LAMENT]
+            return Lost(sizes)
         parcel = Parcel(descriptor, sizes)
         if not parcel.extent or not _is_sealed(descriptor, parcel.extent):
             raise ProtocolError("a parcel is not sealed, or not as large as it should be")
