@@ -246,6 +246,16 @@ def test_while_a_manager_is_stopped_the_truth_is_told_of_it(start, gate):
 # -- several at once
 
 
+def test_a_block_whose_manager_is_silent_when_the_interchange_dies_is_replaced(start, family, monkeypatch):
+    monkeypatch.setattr("flowcore_htex.executor._COME_BACK", 1.0)
+    executor = start(provider=LocalProvider(init_blocks=1, max_blocks=1), **HEARTBEATS)
+    executor.submit(pow, {}, 2, 2).result(PATIENCE)
+    with stopped(family.one("manager")):
+        family.kill("interchange")
+        assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    assert executor.status()["0"].terminal
+
+
 @pytest.mark.parametrize("order", [["interchange", "manager"], ["manager", "interchange"], ["interchange", "zygote"]])
 def test_processes_that_die_together_cost_no_result_and_a_bounded_wait(load, family, tmp_path, order):
     load()

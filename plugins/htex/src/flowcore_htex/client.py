@@ -369,7 +369,8 @@ class Client:
     def _manager_changed(self, record: dict[str, Any]) -> None:
         manager = record["manager"]
         if record["event"] == "lost":
-            self.managers.pop(manager["manager"], None)
+            known = self.managers.pop(manager["manager"], {})  # an interchange knows less of those of the one before
+            record = {**record, "manager": {**known, **manager}}
         elif record["event"] != "refused":
             self.managers[manager["manager"]] = manager
         self._changed(record)

@@ -387,7 +387,7 @@ class Interchange:
         self._recovered_by = 0.0
         tasks, self._recovering = self._recovering, None
         for name in self._expected:
-            self._tell(wire.MANAGERS, {"event": "lost", "manager": {"manager": name}})
+            self._tell(wire.MANAGERS, {"event": "lost", "manager": {"manager": name}, "silent": True})
         self._expected.clear()
         self._log.info(f"recovered: {len(tasks or ())} tasks are to be given out again")
         for task in (tasks or {}).values():
