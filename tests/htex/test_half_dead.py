@@ -243,6 +243,20 @@ def test_while_a_manager_is_stopped_the_truth_is_told_of_it(start, gate):
     assert executor.outstanding() == 0
 
 
+def test_a_silent_interchange_is_replaced_after_the_threshold_whatever_is_submitted_meanwhile(start, family):
+    executor = start(**HEARTBEATS)
+    executor.submit(pow, {}, 2, 2).result(PATIENCE)
+    client, threshold = executor._client, HEARTBEATS["heartbeat_threshold"]
+    with stopped(family.one("interchange")):
+        link, broker = client._link, client._broker
+        pid = broker.process.pid
+        until(lambda: time.monotonic() > link.heard + 0.8 * threshold)
+        futures = [executor.submit(pow, {}, 2, number) for number in range(5)]  # which wakes the thread that waits
+        assert until(lambda: broker.process.pid != pid)
+        assert time.monotonic() < link.heard + 1.5 * threshold
+    assert outcomes(futures) == [1, 2, 4, 8, 16]
+
+
 # -- several at once
 
 

@@ -277,7 +277,8 @@ class Client:
             with self._lock:
                 pending = link.pending()
             if not pending:
-                ready = [descriptor for descriptor, _ in poller.poll(1000 * self._threshold)]
+                left = link.heard + self._patience - time.monotonic()
+                ready = [descriptor for descriptor, _ in poller.poll(1000 * max(0.0, left))]
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
                 dead = death in ready
@@ -295,9 +296,13 @@ class Client:
             if self._outbox.due() or link.backlog:
                 with self._lock:
                     self._flush()
-            patience = self._threshold if self._greeting is not None else max(self._threshold, _BIRTH)
-            if silent and time.monotonic() - link.heard > patience:
-                raise LinkClosed(f"it was silent for {patience:g} s")
+            if silent and time.monotonic() - link.heard > self._patience:
+                raise LinkClosed(f"it was silent for {self._patience:g} s")
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence after which the interchange is taken for dead."""
+        return self._threshold if self._greeting is not None else max(self._threshold, _BIRTH)
 
     def _handle(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.RESULTS:
