@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -18,8 +19,8 @@ from flowcore.errors import ConfigurationError
 from flowcore.executors.errors import BadStateException, ExecutorError
 from flowcore.providers import LocalProvider
 from flowcore_htex.executor import SETTINGS, HighThroughputExecutor
-from flowcore_htex.launch import MANAGER
-from nodes import PATIENCE, Executors, below, eventually
+from flowcore_htex.launch import INTERCHANGE, MANAGER
+from nodes import PATIENCE, Executors, below, eventually, process_with
 
 
 @pytest.fixture
@@ -140,6 +141,28 @@ def test_interchange_launch_cmd_that_is_not_there_is_an_error(start):
 def test_interchange_launch_cmd_that_ends_is_an_error_with_its_words(start):
     with pytest.raises(ExecutorError, match="not today"):
         start(interchange_launch_cmd=["/bin/sh", "-c", "echo not today >&2; exit 3"])
+
+
+def test_interchange_launch_cmd_may_say_something_of_its_own_before(start):
+    words = 'echo Loading modules; echo "[1, 2]"; printf "half a line"; sleep 0.1; echo " more"; exec "$0" "$@"'
+    executor = start(interchange_launch_cmd=["/bin/sh", "-c", words, *INTERCHANGE])
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def test_interchange_launch_cmd_that_says_only_something_else_is_an_error_with_its_words(start):
+    with pytest.raises(ExecutorError, match=r"exit code 0(.|\n)*module: command not found"):
+        start(interchange_launch_cmd=["/bin/sh", "-c", "echo module: command not found"])
+
+
+def test_the_end_of_an_interchange_is_told_in_its_own_words_not_in_those_of_the_one_before(start, tmp_path):
+    spoiled = tmp_path / "spoiled"
+    words = f'[ -e {spoiled} ] && echo second life >&2 && exit 3; echo first life >&2; exec "$0" "$@"'
+    executor = start(interchange_launch_cmd=["/bin/sh", "-c", words, *INTERCHANGE])
+    spoiled.touch()
+    os.kill(process_with("flowcore_htex.interchange"), signal.SIGKILL)
+    eventually(lambda: executor.bad_state_is_set)
+    assert "second life" in str(executor.executor_exception)
+    assert "first life" not in str(executor.executor_exception)
 
 
 # -- files

@@ -14,6 +14,7 @@ from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex.affinity import worker_cores
 from flowcore_htex.executor import HighThroughputExecutor
+from flowcore_htex.launch import INTERCHANGE
 from flowcore_htex.matching import BlockIdManagerSelector, RandomManagerSelector
 from nodes import PATIENCE, ClusterProvider, Executors, eventually, node, process_with
 
@@ -270,6 +271,20 @@ def test_manager_selector_may_come_from_a_module_beside_the_script(start, tmp_pa
         assert set(blocks_used(executor, 30)) == {"1"}
     finally:
         del sys.modules["choosing_managers"]
+
+
+def test_manager_selector_may_print_as_much_as_it_likes(start):
+    namespace = {}
+    exec(
+        "class Chatty:\n    def sort_managers(self, ready, names):\n        print('x' * 40_000, flush=True)", namespace
+    )
+    executor = start(
+        manager_selector=namespace["Chatty"](),
+        interchange_launch_cmd=list(INTERCHANGE),  # it says on its standard output where it is
+        provider=LocalProvider(init_blocks=2, max_blocks=2),
+    )
+    eventually(lambda: len(executor.connected_managers()) == 2)
+    assert [executor.submit(pow, {}, n, 2).result(PATIENCE) for n in range(5)] == [0, 1, 4, 9, 16]
 
 
 @pytest.mark.parametrize("order", ["raise ValueError('no order today')", "return ['nobody']", "return None"])

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flowcore_htex import private_folder, wire
 from flowcore_htex.addresses import listen_on_ports
@@ -41,7 +41,7 @@ class Broker:
         command: the words of the command.
         settings: what the interchange needs to know; see `interchange.py`.
         own: whether the interchange makes its own sockets.
-        output: file to which its standard error goes.
+        output: file to which their standard error goes, one after the other.
         environment: its environment.
     """
 
@@ -58,6 +58,7 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
         self.ports: list[int] = []
         self.death: int | None = None
+        self._beginning = 0
         self._local: socket.socket | None = None
         self._tcp: list[socket.socket] = []
 
@@ -94,9 +95,9 @@ class Broker:
         process = self._start(settings, [], subprocess.PIPE)
         with contextlib.suppress(OSError, AttributeError):  # an old kernel, or a Python built for one
             self.death = os.pidfd_open(process.pid)
-        said = _first_line(process)
+        said = self._listen_to(process)
         if said is None:
-            raise InterchangeFailed(f"the interchange said nothing: {self._evidence()}")
+            raise InterchangeFailed(f"the interchange did not say where it is: {self._evidence()}")
         self.ports = said["ports"]
         return self._connect(said["client_port"])
 
@@ -122,6 +123,7 @@ class Broker:
     def _start(self, settings: dict[str, Any], descriptors: list[int], output: int) -> subprocess.Popen[bytes]:
         try:
             with self._output.open("ab") as errors:
+                self._beginning = errors.tell()
                 self.process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.PIPE,
@@ -137,6 +139,30 @@ class Broker:
         with contextlib.suppress(BrokenPipeError), self.process.stdin as stream:
             stream.write(json.dumps(settings).encode() + b"\n")
         return self.process
+
+    def _listen_to(self, process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
+        """Wait for the line in which the interchange says where it is; None if there is none in time.
+
+        What its command says before goes where its standard error does.
+        """
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + _START
+        rest = b""
+        with self._output.open("ab") as others:
+            while True:
+                ready = poller.poll(1000 * max(0.0, deadline - time.monotonic()))
+                part = os.read(descriptor, 4096) if ready else b""
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    if (said := _whereabouts(line)) is not None:
+                        return said
+                    others.write(line + b"\n")
+                if not part:
+                    others.write(rest)
+                    return None
 
     def _connect(self, port: int) -> ZmqLink:
         import zmq
@@ -157,7 +183,11 @@ class Broker:
         assert self.process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(1)
-        words = self._output.read_text(errors="replace")[-2000:].strip() if self._output.exists() else ""
+        words = ""
+        if self._output.exists():
+            with self._output.open("rb") as errors:
+                errors.seek(self._beginning)
+                words = errors.read().decode(errors="replace")[-2000:].strip()
         return f"exit code {self.process.poll()}; {words or 'nothing on its standard error'}"
 
     def reap(self, patience: float = 0.0) -> str:
@@ -188,17 +218,10 @@ class Broker:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-    """Read the json line that the interchange says first; None if it does not, in time."""
-    stream: IO[bytes] | None = process.stdout
-    assert stream is not None
-    deadline = time.monotonic() + _START
-    line = b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-        part = stream.read1(4096) if ready else b""  # type: ignore[attr-defined]  # a pipe is buffered
-        if not part:
-            return None
-        line += part
-    said: dict[str, Any] = json.loads(line)
-    return said
+def _whereabouts(line: bytes) -> dict[str, Any] | None:
+    """Read the json in which an interchange says where it is; None for any other line."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and "client_port" in said else None

@@ -49,6 +49,7 @@ def connect_over_tcp(settings: dict[str, Any], listen: Listen) -> tuple[Link, Li
     said = {"client_port": port, "ports": [listener.getsockname()[1] for listener in tcp]}
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads what else is said there
     _await_client(sock, doorman)
     link.admit()
     return link, Listeners(local, tcp)
