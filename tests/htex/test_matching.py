@@ -14,7 +14,7 @@ from flowcore_htex.matching import (
     BlockIdManagerSelector,
     RandomManagerSelector,
     Room,
-    choose,
+    Rooms,
     fits,
     learn,
     reserve,
@@ -26,7 +26,8 @@ from flowcore_htex.pending import Pending
 from flowcore_htex.wire import Task
 
 times = st.floats(1e-7, 1e4)
-rooms = st.builds(Room, st.integers(0, 64), st.floats(0, 1e6), st.floats(0, 1e6), st.integers(0, 8))
+sizes = st.floats(0, 1e6)
+rooms = st.builds(Room, st.integers(0, 64), sizes, sizes, st.integers(0, 8), sizes | st.just(float("inf")))
 needs = st.fixed_dictionaries(
     {}, optional={"memory": st.floats(1, 1e6), "disk": st.floats(1, 1e6), "gpus": st.integers(0, 8)}
 )
@@ -59,22 +60,42 @@ def test_an_estimate_rises_at_once_and_falls_slowly():
     assert learn(1.0, 0.0001) > 0.9
 
 
-@given(st.dictionaries(st.text(max_size=3), rooms, max_size=6), needs, st.integers(1, 8))
+names = st.text(max_size=3)
+
+
+@given(st.dictionaries(names, rooms, max_size=6), needs, st.integers(1, 8))
 def test_a_chosen_manager_has_room_and_one_that_has_room_is_found(free, need, count):
-    slots = dict.fromkeys(free, count)
-    name = choose(free, need, slots)
+    name = Rooms(free).choose(b"", need, count)
     able = [one for one in free if fits(free[one], need, count)]
     assert (name is None) == (not able)
     if name is not None:
         assert name in able
+        assert free[name].slots == min(free[one].slots for one in able)  # the one it fills best
 
 
-@given(st.dictionaries(st.text(max_size=3), rooms, min_size=1, max_size=6), needs, st.integers(1, 8))
+@given(st.dictionaries(names, rooms, max_size=6), st.lists(st.tuples(needs, st.integers(1, 8))), st.data())
+def test_as_long_as_there_is_room_it_is_found_whatever_was_asked_for_before(free, requests, data):
+    rooms = Rooms(free)
+    for _ in range(20 if requests else 0):
+        place = data.draw(st.integers(0, len(requests) - 1))
+        need, count = requests[place]
+        name = rooms.choose(bytes([place]), need, count)
+        able = [one for one in free if fits(free[one], need, count)]
+        assert (name is None) == (not able)
+        if name is not None:
+            assert name in able
+            assert not rooms.full
+            slots, memory, disk, gpus, seconds = free[name]
+            memory, disk = memory - need.get("memory", 0), disk - need.get("disk", 0)
+            free[name] = Room(slots - count, memory, disk, gpus - need.get("gpus", 0), seconds)
+
+
+@given(st.dictionaries(names, rooms, min_size=1, max_size=6), needs, st.integers(1, 8))
 def test_a_reserved_manager_can_ever_have_room(total, need, count):
-    slots = dict.fromkeys(total, count)
     free = {name: Room(0, 0, 0, 0) for name in total}
-    name = reserve(total, free, need, slots)
+    name = reserve(total, free, need, count)
     assert (name is None) == (not any(fits(room, need, count) for room in total.values()))
+    assert name is None or fits(total[name], need, count)
 
 
 @given(st.sets(st.text(max_size=4)))
@@ -185,8 +206,8 @@ GIB = 1073.741824
 def test_a_manager_is_as_free_after_any_tasks_as_it_was_before(data):
     (manager,) = managers(10**9).values()
     for tid in range(data.draw(st.integers(0, 40))):
-        sizes = st.sampled_from([GIB, 1.5 * GIB, 0.5 * GIB, 3 * GIB, 0.1, 0.7])
-        manager.take(task(tid), UNITS, {"memory": data.draw(sizes), "disk": data.draw(sizes)})
+        amounts = st.sampled_from([GIB, 1.5 * GIB, 0.5 * GIB, 3 * GIB, 0.1, 0.7])
+        manager.take(task(tid), UNITS, {"memory": data.draw(amounts), "disk": data.draw(amounts)})
     while manager.tasks:
         manager.answered(data.draw(st.sampled_from(sorted(manager.tasks))))
     assert manager.free() == manager.total
@@ -198,6 +219,26 @@ def test_a_task_gets_all_that_others_leave_though_nobody_counts_in_whole_megabyt
         manager.take(task(tid), UNITS, {"memory": memory})
     assert fits(manager.free(), {"memory": 1000 - (0.1 + 0.2 + 999.4)}, 1)
     assert not fits(manager.free(), {"memory": 0.301}, 1)
+
+
+def test_tasks_that_ask_for_the_same_cost_one_look_at_the_managers(monkeypatch):
+    looks = []
+
+    def look(*what):
+        looks.append(what)
+        return fits(*what)
+
+    monkeypatch.setattr("flowcore_htex.matching.fits", look)
+    known = managers(*[64] * 100)
+    waiting = pending([task(tid, {"memory": 600}) for tid in range(1000)])
+    waiting.give_out(known, {})
+    assert all(len(manager.tasks) == 1 for manager in known.values())
+    assert len(looks) < 600  # to find the room, to take it, to see that there is no more, to reserve a manager
+    looks.clear()
+    known["m7"].answered(known["m7"].peer.sent[0])
+    waiting.give_out(known, {})
+    assert len(known["m7"].tasks) == 1
+    assert len(looks) < 600
 
 
 def test_put_back_tasks_go_first():

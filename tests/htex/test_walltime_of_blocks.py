@@ -24,7 +24,7 @@ from flowcore.testing.gate import Gate
 from flowcore_htex import wire
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.log import Log
-from flowcore_htex.matching import UNITS, RandomManagerSelector, Room, choose, fits, reserve
+from flowcore_htex.matching import UNITS, RandomManagerSelector, Room, Rooms, fits, reserve
 from flowcore_htex.peers import Manager
 from flowcore_htex.pending import Pending
 from flowcore_htex.registration import misfit
@@ -122,8 +122,7 @@ def test_a_task_fits_only_where_it_has_the_time_that_it_asks_for(room, need, slo
 
 @given(st.dictionaries(st.text(max_size=2), rooms, max_size=5), needs)
 def test_no_manager_is_chosen_or_kept_free_for_a_task_that_it_has_no_time_for(free, need):
-    slots = dict.fromkeys(free, 1)
-    for name in (choose(free, need, slots), reserve(free, free, need, slots)):
+    for name in (Rooms(free).choose(b"", need, 1), reserve(free, free, need, 1)):
         assert name is None or free[name].seconds >= time_needed(need)
 
 

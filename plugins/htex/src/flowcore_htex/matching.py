@@ -109,18 +109,64 @@ def fits(room: Room, need: Mapping[str, Any], slots: int) -> bool:
     )
 
 
-def choose(free: Mapping[str, Room], need: Mapping[str, Any], slots: Mapping[str, int]) -> str | None:
-    """Return the manager that a demanding task goes to: the one it fills best; None where it fits nowhere now."""
-    able = [name for name, room in free.items() if fits(room, need, slots[name])]
-    return min(able, key=lambda name: (free[name].slots - slots[name], name), default=None)
+class Rooms:
+    """What managers have free while tasks that ask for something are placed: it only ever becomes less.
+
+    So the managers that have room for a request are looked for once, however many tasks have the same one.
+
+    Args:
+        free: what each manager has free, by name; whoever gives it a task keeps that true.
+    """
+
+    def __init__(self, free: dict[str, Room]) -> None:
+        self.free = free
+        self._most = _most(free)
+        self._orders: dict[bytes, list[str]] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether there is known to be no worker slot free."""
+        return self._most.slots < 1
+
+    def choose(self, request: bytes, need: Mapping[str, Any], slots: int) -> str | None:
+        """Return the manager that a demanding task goes to; None where it fits nowhere now.
+
+        It is the one that the task fills best, as things were when this request was first looked at.
+
+        Args:
+            request: stands for `need`.
+            need: what the task asks for.
+            slots: how many worker slots it takes.
+        """
+        order = self._orders.get(request)
+        if order is None:
+            order = self._orders[request] = self._order(need, slots)
+        elif not order:
+            return None
+        while order:
+            room = self.free.get(order[-1])
+            if room is not None and fits(room, need, slots):
+                return order[-1]
+            order.pop()
+        self._most = _most(self.free)
+        return None
+
+    def _order(self, need: Mapping[str, Any], slots: int) -> list[str]:
+        if not fits(self._most, need, slots):
+            return []
+        able = [(room.slots, name) for name, room in self.free.items() if fits(room, need, slots)]
+        return [name for _, name in sorted(able, reverse=True)]
 
 
-def reserve(
-    total: Mapping[str, Room], free: Mapping[str, Room], need: Mapping[str, Any], slots: Mapping[str, int]
-) -> str | None:
+def _most(free: Mapping[str, Room]) -> Room:
+    """Return a room that is at least as large in everything as any of these."""
+    return Room(*map(max, zip(*free.values(), strict=True))) if free else Room(0, 0, 0, 0)
+
+
+def reserve(total: Mapping[str, Room], free: Mapping[str, Room], need: Mapping[str, Any], slots: int) -> str | None:
     """Return the manager that is to be kept free for a task that fits nowhere now: the one closest to having room.
 
     None where no manager will ever have room for it.
     """
-    able = [name for name, room in total.items() if fits(room, need, slots[name])]
-    return min(able, key=lambda name: (slots[name] - free[name].slots, name), default=None)
+    able = [name for name, room in total.items() if fits(room, need, slots)]
+    return max(able, key=lambda name: (free[name].slots, name), default=None)

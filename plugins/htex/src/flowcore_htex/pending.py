@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 from flowcore_htex.log import Log
-from flowcore_htex.matching import UNITS, ManagerSelector, Room, choose, fits, reserve, units_ahead
+from flowcore_htex.matching import UNITS, ManagerSelector, Rooms, fits, reserve, units_ahead
 from flowcore_htex.peers import Manager
 from flowcore_htex.wire import Task
 
@@ -100,15 +100,16 @@ class Pending:
 
     def give_out(self, managers: dict[str, Manager], functions: dict[int, bytes]) -> None:
         """Send as many tasks to the managers as they have room for."""
-        able = {name: manager for name, manager in managers.items() if manager.open}
-        totals = [manager.total for manager in able.values()] if self._special else []
+        everyone = {name: manager for name, manager in managers.items() if manager.open}
+        able = everyone
+        behind_others = bool(self._plain)
         if self._special and able:
-            able = self._give_special(able, totals, functions)
+            able = self._give_special(able, everyone, functions)
         for level in (1, 1 + self._prefetch) if self._prefetch else (1,):
             if self._plain:
                 self._give_plain(able, level, functions)
-        if self._special and not self._plain and able:
-            self._give_special(able, totals, functions)
+        if self._special and behind_others and not self._plain and able:
+            self._give_special(able, everyone, functions)
 
     def _give_plain(self, able: dict[str, Manager], level: int, functions: dict[int, bytes]) -> None:
         ready = {name for name, manager in able.items() if manager.used < level * UNITS * manager.workers}
@@ -152,41 +153,46 @@ class Pending:
         return list(dict.fromkeys([*chosen, *ready]))
 
     def _give_special(
-        self, able: dict[str, Manager], totals: list[Room], functions: dict[int, bytes]
+        self, able: dict[str, Manager], everyone: dict[str, Manager], functions: dict[int, bytes]
     ) -> dict[str, Manager]:
         """Place tasks that ask for something; returns the managers that are left for all others.
 
         Args:
             able: managers that may be given tasks.
-            totals: what each manager has when it is idle, those included that are not in `able`.
+            everyone: those that may have room for a task when they are idle.
             functions: the functions by number.
         """
         kept: list[_Special] = []
-        reserved = False
-        while self._special and able and len(kept) < _LOOK_BEHIND:
+        waiting: dict[bytes, bool] = {}  # requests for which there is no room now, and whether there ever is
+        reserved: str | None = None
+        rooms = Rooms({name: manager.free() for name, manager in able.items()})
+        while self._special and rooms.free and len(kept) < _LOOK_BEHIND:
             priority, tid, task, need = self._special[0]
             if priority == _LAST and self._plain and self._plain[0].tid < tid:
                 break
-            heapq.heappop(self._special)
-            free = {name: manager.free() for name, manager in able.items()}
-            slots = {name: manager.slots_for(need) for name, manager in able.items()}
-            name = choose(free, need, slots)
+            entry = heapq.heappop(self._special)
+            slots = next(iter(everyone.values())).slots_for(need)
+            name = rooms.choose(task.spec, need, slots)
             if name is not None:
                 able[name].take(task, UNITS, need)
                 able[name].hand_over([task], functions)
+                rooms.free[name] = able[name].free()
                 continue
-            if not any(fits(room, need, next(iter(slots.values()))) for room in totals):
-                self._stuck.append((priority, tid, task, need))
+            new = task.spec not in waiting
+            if new:
+                waiting[task.spec] = any(fits(manager.total, need, slots) for manager in everyone.values())
+            if not waiting[task.spec]:
+                self._stuck.append(entry)
                 self.stuck_changes += 1
                 continue
-            kept.append((priority, tid, task, need))
-            if reserved and all(room.slots < 1 for room in free.values()):
+            kept.append(entry)
+            if reserved is not None and rooms.full:
                 break
-            if not reserved:
-                name = reserve({name: manager.total for name, manager in able.items()}, free, need, slots)
-                if name is not None:
-                    able = {other: manager for other, manager in able.items() if other != name}
-                    reserved = True
+            if reserved is None and new:
+                totals = {name: able[name].total for name in rooms.free}
+                reserved = reserve(totals, rooms.free, need, slots)
+                if reserved is not None:
+                    del rooms.free[reserved]
         for entry in kept:
             heapq.heappush(self._special, entry)
-        return able
+        return {name: able[name] for name in rooms.free}
