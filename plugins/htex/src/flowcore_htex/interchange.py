@@ -80,8 +80,6 @@ class Interchange:
         loop.watch_link(self._client, self._on_client)
         for descriptor in self._client.other_filenos():
             loop.watch(descriptor, self._on_client)
-        if self._settings["client"] != "inherited":
-            self._doors.open_hub()
         if self._recovering is None:
             self._open()
         self._tell(wire.HELLO, {"pid": os.getpid(), "release": RELEASE})
@@ -104,7 +102,9 @@ class Interchange:
             self._settle()
 
     def _open(self) -> None:
-        """Begin to listen: all that was outstanding is known now."""
+        """Begin to listen: all that was outstanding is known now, and no manager is told to drop what it has of it."""
+        if self._settings["client"] != "inherited":
+            self._doors.open_hub()
         self._doors.open()
         if self._expected:
             self._recovered_by = time.monotonic() + _RECOVERY

@@ -1,0 +1,69 @@
+"""The interchange alone: what it tells managers, in which order, and what it lets in."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+import zmq
+
+from flowcore.serialize.pickling import dumps
+from flowcore_htex import wire, zlink
+from flowcore_htex.zlink import from_frames, to_frames
+from htex_rig import PATIENCE, registration
+from interchange_bench import Bench
+
+CALL = dumps(((), {}))
+A_MOMENT = 0.5
+"""Seconds that nothing must come in, where there is no event that could be waited for."""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start interchanges that do not have ZeroMQ in common with anything else in this process."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(zlink.context.cache_clear)
+
+        def start(**options):
+            zlink.context.cache_clear()
+            bench = Bench(tmp_path, **options)
+            stack.callback(bench.close)
+            return bench
+
+        yield start
+
+
+@pytest.fixture
+def remote():
+    """Provide a listening socket, and a manager on another host that speaks to it; it gives up on nothing."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as dealer,
+    ):
+        dealer.linger = 0
+        dealer.rcvtimeo = 1000 * PATIENCE
+        dealer.connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        yield listener, dealer
+
+
+def hear(dealer, wanted):
+    """Return the kinds of the messages that come, up to the first one of a kind."""
+    kinds = []
+    while wanted not in kinds:
+        kinds.append(from_frames(dealer.recv_multipart(copy=False))[0])
+    return kinds
+
+
+def test_a_manager_that_comes_over_tcp_before_its_tasks_are_known_keeps_them(start, remote):
+    listener, dealer = remote
+    bench = start(tcp=[listener], client="its own sockets", expected_managers=["m"])
+    mine = registration(manager="m", draining=False, held=[1])
+    dealer.send_multipart(to_frames(wire.REGISTER, wire.pack_json(mine), []))
+    dealer.send_multipart(to_frames(wire.PROBE, b"", []))
+    assert not dealer.poll(1000 * A_MOMENT)
+    bench.say((wire.TASKS, wire.pack_tasks([(1, 1, CALL)])), (wire.READY, b""))
+    bench.hear(wire.MANAGERS)
+    bench.user.send(wire.END)
+    assert hear(dealer, wire.END) == [wire.PROBE, wire.END]
