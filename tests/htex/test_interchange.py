@@ -56,6 +56,13 @@ def hear(dealer, wanted):
     return kinds
 
 
+def heard_in_a_moment(dealer):
+    kinds = []
+    while dealer.poll(1000 * A_MOMENT):
+        kinds.append(from_frames(dealer.recv_multipart(copy=False))[0])
+    return kinds
+
+
 def test_a_manager_that_comes_over_tcp_before_its_tasks_are_known_keeps_them(start, remote):
     listener, dealer = remote
     bench = start(tcp=[listener], client="its own sockets", expected_managers=["m"])
@@ -67,3 +74,18 @@ def test_a_manager_that_comes_over_tcp_before_its_tasks_are_known_keeps_them(sta
     bench.hear(wire.MANAGERS)
     bench.user.send(wire.END)
     assert hear(dealer, wire.END) == [wire.PROBE, wire.END]
+
+
+def test_while_results_are_not_taken_in_nobody_gets_more_tasks(start, remote):
+    listener, dealer = remote
+    bench = start(tcp=[listener])
+    dealer.send_multipart(to_frames(wire.REGISTER, wire.pack_json(registration(manager="m", draining=False)), []))
+    bench.hear(wire.MANAGERS)
+    bench.say((wire.TASKS, wire.pack_tasks([(tid, 0, CALL) for tid in (1, 2)])))
+    hear(dealer, wire.TASKS)
+    size = 65 << 20
+    dealer.send_multipart(to_frames(wire.BIG_RESULT, wire.pack_big_result(1, 0.1, wire.VALUE), [bytes(size)]))
+    bench.hear(wire.BIG_RESULT)
+    assert wire.TASKS not in heard_in_a_moment(dealer)
+    bench.user.send(wire.TAKEN, wire.pack_ids([size]))
+    hear(dealer, wire.TASKS)

@@ -36,7 +36,7 @@ _FAREWELL: Final = 1.0
 """Seconds that managers get to end when the run ends."""
 
 _CONGESTED: Final = 64 << 20
-"""Bytes waiting for the user's process, sent or not, above which managers are not read."""
+"""Bytes waiting for the user's process, sent or not, above which nobody gets tasks, nor are local managers read."""
 
 _OWED: Final = 64
 
@@ -96,7 +96,7 @@ class Interchange:
             self._flush_client()
             if time.monotonic() >= self._deadline():
                 self._keep_time()
-            if self._pending and self._recovering is None:
+            if self._pending and self._recovering is None and not self._congested:
                 self._pending.give_out(self._managers, self._functions)
             self._tell_of_stuck()
             self._settle()
