@@ -11,6 +11,9 @@ from flowcore_htex.version import RELEASE
 
 _NONE: Final = type(None)
 
+_BEYOND: Final = 1 << 64
+"""No number is so large: ids have 64 bits, and no size is anywhere near."""
+
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "manager": (str,),
     "hostname": (str,),
@@ -57,4 +60,4 @@ def misfit(info: Mapping[str, Any]) -> str | None:
 def _is(value: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
         return kinds == (bool,)
-    return isinstance(value, kinds) and not (isinstance(value, (int, float)) and not 0 <= value < float("inf"))
+    return isinstance(value, kinds) and not (isinstance(value, (int, float)) and not 0 <= value < _BEYOND)
