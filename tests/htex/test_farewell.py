@@ -1,15 +1,22 @@
-"""How an interchange ends: it waits for its managers for a bounded time, and burns none meanwhile."""
+"""How an interchange and its managers end: they wait for a bounded time for what matters, and burn none meanwhile."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 
 import pytest
 
+import htex_tasks as tasks
+from flowcore.testing.gate import Gate
 from flowcore_htex import wire
+from flowcore_htex.launch import MANAGER
 from flowcore_htex.link import LinkClosed
+from htex_rig import PATIENCE, Family, executions, executors, outcomes, stopped, until
 from interchange_bench import Bench
+from nodes import OVER_TCP
 
 
 @pytest.fixture
@@ -74,3 +81,40 @@ def test_when_the_script_is_gone_it_ends_as_well_and_tells_its_managers(bench):
     bench.join()
     assert bench.turns < 30
     assert bench.cpu < 0.3
+
+
+# -- managers
+
+
+def mark_and_return(path, number, size, port=None):
+    if port is not None:
+        from flowcore.testing.tasks import hold
+
+        hold(port)
+    tasks.mark(path, number)
+    return bytes(size)
+
+
+@pytest.mark.parametrize("end", ["drained", "SIGTERM"])
+@pytest.mark.parametrize(("way", "size"), [(MANAGER, 100_000), (OVER_TCP, 1_000_000)], ids=["local", "TCP"])
+def test_a_manager_ends_when_its_last_outcomes_have_arrived(tmp_path, way, size, end):
+    """The interchange is stopped meanwhile: they fill what the kernel holds for it, and more."""
+    trace = tmp_path / "trace"
+    options = {"drain_period": 0.5} if end == "drained" else {}
+    with executors(tmp_path) as start, Gate(PATIENCE) as gate:
+        executor = start(max_workers=1, prefetch_capacity=60, launch_cmd=way, **options)
+        ports = [gate.port] + [None] * 59
+        futures = [executor.submit(mark_and_return, {}, str(trace), n, size, port) for n, port in enumerate(ports)]
+        gate.wait_for(1)
+        manager = Family().one("manager")
+        if end == "drained":
+            assert until(lambda: all(one["draining"] for one in executor.connected_managers()))
+        with stopped(Family().one("interchange")):
+            gate.open()
+            assert until(lambda: trace.exists() and len(executions(trace)) == 60)
+            if end == "SIGTERM":
+                os.kill(manager, signal.SIGTERM)
+            until(lambda: manager not in Family().pids("manager"), within=2)
+        assert {type(outcome) for outcome in outcomes(futures[:59])} == {bytes}  # the last one may still have run
+        assert until(lambda: manager not in Family().pids("manager"))
+        assert list(executions(trace).values())[:59] == [1] * 59

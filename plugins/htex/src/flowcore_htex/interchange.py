@@ -304,18 +304,20 @@ class Interchange:
 
     def _owe(self, manager: Manager, urgency: int) -> None:
         manager.owed += 1
-        if manager.owed >= _OWED or urgency >= _OWED:
+        if manager.owed >= _OWED or urgency >= _OWED or manager.draining:
             self._dirty.add(manager.name)
 
     def _settle(self) -> None:
         """Send what managers are to have soon; outcomes are acknowledged once the user's process has them."""
-        for name in self._dirty:
+        dirty, self._dirty = self._dirty, set()
+        for name in dirty:
             manager = self._managers.get(name)
             if manager is not None:
                 if not self._client.backlog:
                     manager.acknowledge()
+                elif manager.draining:
+                    self._dirty.add(name)  # it waits for that before it ends
                 manager.peer.flush()
-        self._dirty.clear()
 
     def _send_functions(self, manager: Manager, numbers: list[int]) -> None:
         for number in numbers:
@@ -428,7 +430,7 @@ class Interchange:
             manager.draining = True
             manager.info["drain_reason"] = reason
             manager.peer.queue(wire.DRAIN)
-            manager.peer.flush()
+            self._dirty.add(manager.name)
             self._announce("draining", manager)
 
     def _dismiss(self, manager: Manager, farewell: dict[str, Any]) -> None:

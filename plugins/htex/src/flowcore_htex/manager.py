@@ -31,6 +31,9 @@ from flowcore_htex.wire import Task
 _RECONNECT: Final = 10.0
 """Seconds in which a new interchange has to answer after the old one was lost."""
 
+_HAND_IN: Final = 30.0
+"""Seconds that the last outcomes may take to arrive before the manager ends all the same."""
+
 
 class Refused(Exception):
     """The interchange does not want this manager."""
@@ -64,6 +67,7 @@ class Manager:
         self._draining = False
         self._going = True
         self._dismissed = False
+        self._closing = False
         self._hold = settings["poll_period"] / 1000
         self._held_since: float | None = None
         descriptors.allow(3 * self._count + 64)
@@ -220,7 +224,8 @@ class Manager:
 
     def _reconnect(self) -> None:
         self._upstream.disconnect()
-        self._connect(_RECONNECT)
+        if not self._closing:
+            self._connect(_RECONNECT)
 
     def _on_interchange(self, _descriptor: int) -> None:
         if time.monotonic() - self._upstream.sent >= self._settings["heartbeat_threshold"]:
@@ -292,8 +297,23 @@ class Manager:
         """
         begun = self._pool.close()
         if not self._dismissed:
+            self._hand_in(why)
             self._upstream.send(wire.END, wire.pack_json({"why": why, "begun": begun}))
         self._upstream.disconnect()
+
+    def _hand_in(self, why: str) -> None:
+        """Wait until all outcomes have arrived: what is still here when this process ends is lost."""
+        self._closing = True
+        if self._upstream.unacknowledged and self._reason is None:
+            self._drain(why)  # who drains is told of each at once
+        deadline = time.monotonic() + _HAND_IN
+        while self._upstream.unacknowledged and not self._dismissed and (left := deadline - time.monotonic()) > 0:
+            if not self._upstream.connected:
+                return
+            if self._upstream.pending():
+                self._on_interchange(-1)
+            else:
+                self._loop.turn(left)
 
 
 def main() -> NoReturn:

@@ -45,6 +45,11 @@ class Upstream:
         """When the interchange was last heard, by `time.monotonic`."""
         return self._link.heard if self._link is not None else 0.0
 
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether there are outcomes that may not have arrived."""
+        return bool(self._unacknowledged)
+
     # -- connecting
 
     def connect(self, handler: Any, registration: dict[str, Any], timeout: float) -> None:
