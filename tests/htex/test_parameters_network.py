@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -26,7 +27,7 @@ from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
 from flowcore_htex.version import RELEASE
-from nodes import OVER_TCP, PATIENCE, Executors, eventually, free_ports, has_ipv6, listening, ports, process_with
+from nodes import OVER_TCP, PATIENCE, Executors, below, eventually, free_ports, has_ipv6, listening, ports, process_with
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
@@ -193,6 +194,58 @@ def test_address_probe_timeout_is_when_a_manager_gives_up(start):
 def test_address_probe_timeout_none_means_30_seconds(start):
     executor = start(address_probe_timeout=None)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+@contextlib.contextmanager
+def next_interchange_stopped():
+    """Kill the interchange, and stop the next one for a while."""
+    first = process_with("flowcore_htex.interchange")
+    os.kill(first, signal.SIGKILL)
+    found = []
+
+    def there_is_another():
+        found[:] = [pid for pid, line in below().items() if "flowcore_htex.interchange" in line and pid != first]
+        return found
+
+    eventually(there_is_another)
+    os.kill(found[0], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(found[0], signal.SIGCONT)
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_new_interchange_may_take_longer_to_answer_than_the_first(start, gate):
+    executor = start(address_probe_timeout=2, launch_cmd=OVER_TCP)
+    held = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    (manager,) = executor.connected_managers()
+    (log,) = Path(executor.logdir).rglob("manager.log")
+    with next_interchange_stopped(), contextlib.suppress(AssertionError):
+        eventually(lambda: "ended" in log.read_text(), 12)
+    gate.open()
+    assert held.result(PATIENCE)
+    assert [one["manager"] for one in executor.connected_managers()] == [manager["manager"]]
+
+
+@pytest.mark.fault
+def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start):
+    """No advice on addresses: this one was right."""
+    code = "import flowcore_htex.manager as m; m._BIRTH = 0; m.main()"
+    executor = start(
+        heartbeat_period=0.2,
+        heartbeat_threshold=1,
+        address_probe_timeout=0.5,
+        launch_cmd=OVER_TCP.replace("{bare} flowcore_htex.manager", shlex.quote(code)),
+    )
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    (log,) = Path(executor.logdir).rglob("manager.log")
+    with next_interchange_stopped():
+        eventually(lambda: "ended" in log.read_text())
+    assert "the interchange was lost, and no other has answered at" in log.read_text()
+    assert "address=" not in log.read_text()
 
 
 @pytest.mark.fault

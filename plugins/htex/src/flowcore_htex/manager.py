@@ -28,8 +28,8 @@ from flowcore_htex.version import RELEASE
 from flowcore_htex.walltime import ALMOST_OVER, BLOCK_END, seconds_left, time_for_tasks
 from flowcore_htex.wire import Task
 
-_RECONNECT: Final = 10.0
-"""Seconds in which a new interchange has to answer after the old one was lost."""
+_BIRTH: Final = 30.0
+"""Seconds that a new interchange may take to start, once the user's process has noticed that the old one is lost."""
 
 _HAND_IN: Final = 30.0
 """Seconds that the last outcomes may take to arrive before the manager ends all the same."""
@@ -225,7 +225,8 @@ class Manager:
     def _reconnect(self) -> None:
         self._upstream.disconnect()
         if not self._closing:
-            self._connect(_RECONNECT)
+            settings = self._settings
+            self._connect(max(settings["address_probe_timeout"], settings["heartbeat_threshold"] + _BIRTH))
 
     def _on_interchange(self, _descriptor: int) -> None:
         if time.monotonic() - self._upstream.sent >= self._settings["heartbeat_threshold"]:

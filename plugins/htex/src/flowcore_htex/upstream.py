@@ -32,6 +32,7 @@ class Upstream:
         self._unacknowledged: deque[tuple[int, bytes, Sequence[Any]]] = deque()
         self._link: Link | None = None
         self._local = False  # once it is True, the want of the socket is the end of the run
+        self._reached = False
         self.sent = time.monotonic()
         self.unsent = 0
 
@@ -59,6 +60,7 @@ class Upstream:
             Unreachable: nobody answered within `timeout` seconds.
         """
         self._link = self._find(time.monotonic() + timeout)
+        self._reached = True
         self._loop.watch_link(self._link, handler)
         for descriptor in self._link.other_filenos():
             self._loop.watch(descriptor, handler)
@@ -97,9 +99,14 @@ class Upstream:
 
         link = probe(self._settings, deadline, self._log)
         if link is None:
+            where = f"at {', '.join(self._settings['addresses'])}, ports {self._settings['ports']}"
+            if self._reached:
+                raise Unreachable(
+                    f"the interchange was lost, and no other has answered {where} in time\n"
+                    "  see whether the script still runs, and what interchange.log says"
+                )
             raise Unreachable(
-                f"no interchange answered at {', '.join(self._settings['addresses'])}, "
-                f"ports {self._settings['ports']}, and {self._settings['socket']} is not on this host\n"
+                f"no interchange answered {where}, and {self._settings['socket']} is not on this host\n"
                 "  name the address that this node can reach: HighThroughputExecutor(address=...)"
             )
         return link
