@@ -57,6 +57,27 @@ def test_walltime_begins_when_the_task_does(start, gate):
     assert waiting.result(PATIENCE) is None
 
 
+SLOW_ZYGOTE = """
+import os
+spawn = os.posix_spawn
+def posix_spawn(path, arguments, environment, **options):
+    words = ['sh', '-c', 'sleep 2; exec "$@"', 'sh', *arguments]
+    return spawn('/bin/sh', words, environment, **options)
+os.posix_spawn = posix_spawn
+from flowcore_htex.manager import main
+main()
+"""
+
+
+def test_walltime_begins_when_there_is_a_worker(start, tmp_path):
+    (tmp_path / "manager.py").write_text(SLOW_ZYGOTE)
+    command = f"{{python}} {tmp_path}/manager.py --config {{config}} --block-id {{block_id}}"
+    executor = start(max_workers=2, cores_per_worker=0.1, launch_cmd=command)
+    short, long = (executor.submit(time.sleep, {"walltime": 1}, seconds) for seconds in (0.3, 600))
+    assert short.result(PATIENCE) is None
+    assert isinstance(long.exception(PATIENCE), WalltimeExceeded)
+
+
 def test_a_walltime_that_is_kept_harms_nobody(start):
     executor = start(max_workers=2, cores_per_worker=0.1)
     pids = {executor.submit(os.getpid, {"walltime": "00:00:30"}).result(PATIENCE) for _ in range(20)}

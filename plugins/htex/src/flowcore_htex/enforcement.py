@@ -32,12 +32,12 @@ class Enforcement:
         self._next_look = 0.0
 
     def begin(self, tid: int, slot: Slot, need: Mapping[str, Any]) -> None:
-        """Note that a task starts now."""
+        """Note that a task starts now; its worker is there."""
         self._running.add(tid)
         if "walltime" in need:
             heapq.heappush(self._ends, (time.monotonic() + need["walltime"], tid, slot, need["walltime"]))
         if "memory" in need:
-            before = resident_memory([slot.pid]) if slot.pid else 0.0  # what earlier tasks left is not this one's
+            before = resident_memory([slot.pid])  # what earlier tasks left is not this one's
             self._limits[tid] = (slot, need["memory"], before)
 
     def end(self, tid: int) -> None:

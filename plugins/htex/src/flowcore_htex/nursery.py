@@ -46,6 +46,7 @@ class Nursery:
         loop: where the zygote's answers are waited for.
         log: the manager's log.
         sys_path: folders that the user's process imports from.
+        born: called with a slot when its worker has been forked.
         died: called with a slot, an exit code, and whether it ended by itself, when a worker has ended.
 
     Attributes:
@@ -58,12 +59,14 @@ class Nursery:
         loop: Loop,
         log: Log,
         sys_path: list[list[str]],
+        born: Callable[[Slot], None],
         died: Callable[[Slot, int, bool], None],
     ) -> None:
         self._slots = slots
         self._loop = loop
         self._log = log
         self._sys_path = sys_path
+        self._born = born
         self._died = died
         self._shared = shared_file("flowcore-cells")
         os.ftruncate(self._shared, 16 * len(slots))
@@ -140,6 +143,7 @@ class Nursery:
             slot.pid = record["pid"]
             self._unborn -= 1
             self._order_births()
+            self._born(slot)
             if slot.killed:
                 self.kill(slot)
         elif "exited" in record:

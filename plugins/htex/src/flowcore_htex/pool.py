@@ -65,7 +65,7 @@ class WorkerPool:
         self._ready: deque[Slot] = deque()
         self._stillborn = 0
         self._by_descriptor: dict[int, Slot] = {}
-        self._nursery = Nursery(slots, loop, log, settings["sys_path"], self._died)
+        self._nursery = Nursery(slots, loop, log, settings["sys_path"], self._born, self._died)
         self._cells = self._nursery.cells
         self._recall = Recall(slots, self._cells, self._send_recall, self._put_back)
         for slot in slots:
@@ -77,6 +77,12 @@ class WorkerPool:
         self._by_descriptor[link.fileno()] = slot
         self._loop.watch_link(link, self._on_worker)
         self._list(slot)
+
+    def _born(self, slot: Slot) -> None:
+        """Note that the worker is there: the limits of a task that it was given before begin to count."""
+        for task in slot.tasks.values():
+            if task.spec:
+                self.enforcement.begin(task.tid, slot, json.loads(task.spec))
 
     def _kill(self, slot: Slot) -> None:
         slot.killed = True
@@ -235,7 +241,8 @@ class WorkerPool:
             other.blocked = task.tid
         visible = names if not bound else [str(one.gpu) for one in idle[: max(count, 1)]] if need.get("gpus") else []
         slot.take(task, UNITS)
-        self.enforcement.begin(task.tid, slot, need)
+        if slot.pid:
+            self.enforcement.begin(task.tid, slot, need)
         self._hand_over(slot, [task], wire.pack_json({"env": accelerator_environment(visible)}) if visible else b"")
         return True
 
