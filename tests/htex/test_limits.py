@@ -175,7 +175,7 @@ def watch():
 
 
 def cost_of_a_look(watch, tasks):
-    """Return the processor time that a look at so many tasks takes, at its best, and when the next one is due."""
+    """Return the processor time that a look at so many tasks takes, and when the next one is due, each at its best."""
     costs, pauses = [], []
     for _ in range(5):
         enforcement = watch(tasks)
@@ -183,7 +183,7 @@ def cost_of_a_look(watch, tasks):
         enforcement.check(time.monotonic())
         costs.append(time.thread_time() - began)
         pauses.append(enforcement.deadline() - time.monotonic())
-    return min(costs), min(pauses)
+    return min(costs), max(pauses)  # the machine may be busy between the look and the question when the next one is
 
 
 def test_a_look_at_the_memory_of_many_tasks_looks_through_the_processes_once(watch):
