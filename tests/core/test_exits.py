@@ -276,6 +276,46 @@ class TestSignals:
         assert script.end()[0] == -signal.SIGTERM
         assert script.left_after(5) == []
 
+    @pytest.mark.parametrize("module", ["ledger", "thread_pool", "course", "loader"])
+    def test_a_handler_may_end_the_run_within_any_call(self, run: Runner, module: str) -> None:
+        body = f"""
+        import flowcore.errors
+
+        left = 0
+        signal.signal(signal.SIGTERM, lambda *_: flowcore.clear(wait=False))
+
+        def watch(frame, event, _):
+            global left
+            if frame.f_code.co_filename.endswith("/{module}.py") and event in ("call", "c_call", "c_return"):
+                left -= 1
+                if left == 0:
+                    signal.raise_signal(signal.SIGTERM)
+
+        number = 0
+        while left <= 0:
+            number += 1
+            left, futures = number, []
+            sys.setprofile(watch)
+            try:
+                load(initialize_logging=False)
+                futures.append(same(same([same(1)])))
+                futures.append(futures[0][0])
+                futures[1].result()
+                flowcore.wait_for_current_tasks()
+            except (flowcore.errors.NoDataFlowKernelError, flowcore.errors.ShutdownError):
+                pass
+            finally:
+                sys.setprofile(None)
+            for future in futures:
+                future.exception(timeout=5)
+            flowcore.clear(wait=False)
+        print(number)
+        """
+        script = run(body)
+        output, errors = script.process.communicate(timeout=60)
+        assert errors == ""
+        assert int(output) > 3
+
 
 def running_command(run: Runner, body: str) -> Script:
     """Start a script, and return when its bash app is known to run."""

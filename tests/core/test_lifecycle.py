@@ -14,6 +14,7 @@ import pytest
 
 import flowcore
 from flowcore import Config, DataFlowKernel, join_app, python_app
+from flowcore.dataflow import exits
 from flowcore.dataflow.errors import DependencyError
 from flowcore.dataflow.memoization import BasicMemoizer
 from flowcore.dataflow.tasks import States
@@ -297,6 +298,22 @@ class TestCleaningUp:
         kernel.cleanup()
         kernel.cleanup()
         assert kernel.cleaned
+
+    def test_interrupted_before_it_begins_it_can_be_called_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        kernel = flowcore.load(config())
+        future = same(TaskFuture())
+
+        uninterrupted = exits.uninterrupted
+
+        def interrupt() -> Any:
+            monkeypatch.setattr(exits, "uninterrupted", uninterrupted)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(exits, "uninterrupted", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            kernel.cleanup()
+        kernel.cleanup()
+        assert isinstance(future.exception(timeout=0), ShutdownError)
 
     def test_of_many_threads_all_return_when_it_is_over(self) -> None:
         kernel = flowcore.load(config())

@@ -105,6 +105,35 @@ def test_threads_are_started_as_tasks_come_and_no_more_than_asked(start):
     assert all(thread.daemon for thread in mine())
 
 
+def test_a_thread_that_cannot_be_started_costs_that_task_alone(start, monkeypatch):
+    executor = start(1)
+    begin = threading.Thread.start
+
+    def refuse(_thread):
+        monkeypatch.setattr(threading.Thread, "start", begin)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.submit(pow, {}, 2, 3)
+    assert executor.outstanding() == 0
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def test_shutdown_does_not_wait_for_a_thread_that_could_not_be_started(start, monkeypatch):
+    executor = start(1)
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError):
+        executor.submit(pow, {}, 2, 3)
+    executor.shutdown()
+    with pytest.raises(ShutdownError):
+        executor.submit(pow, {}, 2, 3)
+
+
 @pytest.mark.parametrize("exit", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_an_exit_in_a_task_is_its_outcome_and_costs_no_thread(start, exit):
     executor = start(1)

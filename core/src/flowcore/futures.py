@@ -26,14 +26,14 @@ class TaskFuture(Future[T]):
     """A future whose condition variable exists only while somebody waits.
 
     The standard library's future allocates a condition, a reentrant lock, a deque and two lists, 1.7 microseconds and
-    1 kB; this one allocates a plain lock. In all else it behaves as its base class does, `concurrent.futures.wait` and
-    `as_completed` included, except that `cancel` takes effect at once: there is no notification to wait for.
+    1 kB; this one allocates a reentrant lock. In all else it behaves as its base class does, `concurrent.futures.wait`
+    and `as_completed` included, except that `cancel` takes effect at once: there is no notification to wait for.
     """
 
     __slots__ = ("_callbacks", "_cond", "_exception", "_lock", "_result", "_state", "_waiter_list")
 
     def __init__(self) -> None:  # the base class's __init__ is what this class replaces
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may set the future while the thread it interrupts looks at it
         self._cond: threading.Condition | None = None
         self._state: str = PENDING
         self._result: T | None = None

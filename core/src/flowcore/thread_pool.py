@@ -40,7 +40,7 @@ class ThreadPool:
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._unfinished: set[TaskFuture[Any]] = set()  # as `_busy`, changed by operations that are atomic
         self._busy: set[threading.Thread] = set()
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.RLock()  # guards what follows; a signal handler may close the pool while it is held
         self._threads: list[threading.Thread] = []
         self._load = 0  # calls that are queued, or that keep a thread, in their callbacks too
         self._closed = False
@@ -50,6 +50,7 @@ class ThreadPool:
 
         Raises:
             ShutdownError: the pool is closed.
+            RuntimeError: a thread is missing and the system has no more of them.
         """
         future: TaskFuture[Any] = TaskFuture()
         future.add_done_callback(self._unfinished.discard)
@@ -57,9 +58,14 @@ class ThreadPool:
             if self._closed:
                 message = f"{self._owner} has been shut down and takes no more tasks"
                 raise ShutdownError(message)
-            self._load += 1
-            self._grow()
             self._unfinished.add(future)
+            self._load += 1
+            try:
+                self._grow()
+            except BaseException:
+                self._load -= 1
+                self._unfinished.discard(future)
+                raise
             self._work.put((future, function, args, kwargs))
         return future
 
@@ -75,6 +81,9 @@ class ThreadPool:
         for future in tuple(self._unfinished):
             with suppress(InvalidStateError):  # it finished by itself just now
                 future.set_exception(ShutdownError(f"{self._owner} was shut down before this task finished"))
+        while not self._work.empty():  # what has failed just now need not be looked at
+            with suppress(queue.Empty):
+                self._work.get_nowait()
         for _ in threads:
             self._work.put(None)
         deadline = time.monotonic() + JOIN_SECONDS
@@ -86,8 +95,10 @@ class ThreadPool:
         count = len(self._threads)
         if not self._closed and count < min(self._load, self._limit):
             thread = threading.Thread(target=self._serve, name=f"{self._name}-{count}", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
+            if self._closed:  # by a signal handler, just now: it knew nothing of this thread
+                self._work.put(None)
 
     def _serve(self) -> None:
         """Run calls until told to end; the body of every thread."""

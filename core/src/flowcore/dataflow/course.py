@@ -75,6 +75,8 @@ class Course:
             self._ledger.register(task)
             if not depends or self._await(task, depends):
                 self._trampoline.run_inside(self.launch_if_ready, task)
+            if self._ledger.closed:  # by a signal handler that may not have seen this task
+                self.abandon([task])
         except BaseException as error:
             if task.id in self._ledger.unfinished:
                 self._give_up(task, error)

@@ -32,12 +32,12 @@ class InternalThreads(ThreadPool):
         A body that awaits several tasks at once enters this for each; it makes room for one thread all the same.
         """
         waiting = threading.get_ident()  # what is not awaited to its end may be closed in another thread
-        with self._lock:
-            self._waits[waiting] += 1
-            if self._waits[waiting] == 1:
-                self._limit += 1
-                self._grow()
         try:
+            with self._lock:
+                self._waits[waiting] += 1
+                if self._waits[waiting] == 1:
+                    self._limit += 1
+                    self._grow()
             yield
         finally:
             with self._lock:

@@ -67,7 +67,6 @@ class DataFlowKernel:
         self._stager = Stager(self._submit_staging, self)
         self.data_manager = self._stager.data_manager
         self._cleaned = threading.Event()
-        self._cleaner: int | None = None
         self._memoizing = False
         self._announced = False
         self._observers = registry.observation_hooks(self.monitoring)
@@ -306,17 +305,15 @@ class DataFlowKernel:
 
         Unfinished tasks fail with a `ShutdownError`. Calling it again is harmless.
         """
-        if not self._ledger.close():
-            if self._cleaner != threading.get_ident():
-                self._cleaned.wait(CLEANUP_PATIENCE)
-            return
-        self._cleaner = threading.get_ident()
-        with exits.uninterrupted():
-            try:
-                self._end()
-            finally:
-                exits.forget(self)
-                self._cleaned.set()
+        with exits.uninterrupted():  # closed and then interrupted, it could never be ended
+            if self._ledger.close():
+                try:
+                    self._end()
+                finally:
+                    exits.forget(self)
+                    self._cleaned.set()
+        if self._ledger.closer != threading.get_ident():
+            self._cleaned.wait(CLEANUP_PATIENCE)
 
     def _end(self) -> None:
         """Take down all parts of the run, in this order, whatever any of them raises."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class TaskLedger:
     """Numbers the tasks, moves them from state to state, and keeps count.
 
-    Its lock is held for these few lines only, never while anything of the user's, an executor's or an observer's runs.
+    Its lock is held for these few lines only, never while anything of the user's, an executor's or an observer's runs,
+    but for signal handlers: one that ends the run may come in the middle of any of them.
 
     Args:
         observers: told of every change; None where nobody watches.
@@ -32,9 +33,11 @@ class TaskLedger:
         self.task_count = 0
         self._numbers = itertools.count()
         self.closed = False
+        self.closer: int | None = None
+        """The thread that closed it."""
         self._observers = observers
         self._garbage_collect = garbage_collect
-        self._lock = threading.Lock()  # guards all of the above, and `status` and `waiting` of every task
+        self._lock = threading.RLock()  # guards all of the above, and `status` and `waiting` of every task
         self._counts = dict.fromkeys(States, 0)
 
     def number(self, task: TaskRecord) -> None:
@@ -63,13 +66,16 @@ class TaskLedger:
 
     def close(self) -> bool:
         """Take no more tasks in; True for the first call."""
+        closer = threading.get_ident()
         with self._lock:
-            first, self.closed = not self.closed, True
+            first = not self.closed
+            if first:
+                self.closer, self.closed = closer, True
         return first
 
     def forsake(self) -> None:
         """Be closed and know of no task, in a forked child: the tasks are its parent's."""
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._lock = threading.RLock()  # another thread of the parent may have held it
         self.closed = True
         self.unfinished = {}
 
@@ -114,4 +120,5 @@ class TaskLedger:
     def left_futures(self) -> list[AppFuture[Any]]:
         """List the futures that are not done, in the same order."""
         with self._lock:
-            return [task.app_fu for task in self.unfinished.values()]
+            futures = (getattr(task, "app_fu", None) for task in tuple(self.unfinished.values()))
+            return [future for future in futures if future is not None]

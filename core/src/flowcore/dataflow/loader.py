@@ -8,7 +8,7 @@ from flowcore.config import Config
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.errors import ConfigurationError, NoDataFlowKernelError
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may clear while the thread that it interrupts loads
 _loaded: DataFlowKernel | None = None
 
 
