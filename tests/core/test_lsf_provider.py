@@ -12,7 +12,7 @@ from fakes.schedulers import FakeScheduler, fake_scheduler
 from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobState
 from flowcore.launchers import AprunLauncher, JsrunLauncher, MpiExecLauncher, SingleNodeLauncher
-from flowcore.providers import LSFProvider
+from flowcore.providers import LSFProvider, lsf
 from flowcore.providers.errors import BadLauncher, SchedulerError, SubmitException
 
 
@@ -56,6 +56,19 @@ def test_a_fake_job_beyond_its_walltime_is_a_timeout(provider: LSFProvider, fake
     status = provider.status([job_id])[0]
     assert (status.state, status.exit_code) == (JobState.TIMEOUT, 140)
     assert "TERM_RUNLIMIT: job killed after reaching LSF run time limit" in str(status)
+
+
+def test_a_job_that_the_fake_does_not_know_yet_is_pending(
+    provider: LSFProvider, fake: FakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = provider.submit("exit 0", 1)
+    fake.say("bjobs", 255, err=f"Job <{job_id}> is not found\n")
+    assert provider.status([job_id])[0].state is JobState.PENDING
+    fake.say("bjobs", 0, out=f"{job_id} RUN -\n")
+    assert provider.status([job_id])[0].state is JobState.RUNNING
+    fake.say("bjobs", 255, err=f"Job <{job_id}> is not found\n")
+    monkeypatch.setattr(lsf, "NEWS", 0.0)
+    assert provider.status([job_id])[0].state is JobState.FAILED
 
 
 def test_a_refusal_of_the_fake_raises_with_its_words(tmp_path: Path, fake: FakeScheduler) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
@@ -27,6 +28,9 @@ STATES: Final[Mapping[str, JobState]] = {
     **dict.fromkeys(("EXIT", "ZOMBI"), JobState.FAILED),
 }
 """What LSF's states mean; UNKWN is a job on a host that does not answer."""
+
+NEWS: Final = 30.0
+"""Seconds in which `bjobs` may not know a job yet: the daemon that answers it learns of jobs every MBD_REFRESH_TIME."""
 
 _UNKNOWN: Final = re.compile(r"Job <\S+> is not found|No matching job found", re.IGNORECASE)
 
@@ -107,6 +111,12 @@ class LSFProvider(BatchProvider):
         return {
             row[0]: self._status(row[0], row[1], row[2] if len(row) > 2 else "-") for row in rows if row[0].isdigit()
         }
+
+    def forgotten(self, job_id: str, script: JobScript) -> JobStatus:
+        """Tell how a job ended that LSF does not know; a young one is PENDING for `NEWS`; see `BatchProvider`."""
+        if script.exit_code() is None and time.monotonic() - self._jobs[job_id].begun < NEWS:
+            return JobStatus(JobState.PENDING, "LSF does not know it yet")
+        return super().forgotten(job_id, script)
 
     def _nodes(self) -> dict[str, object]:
         if self.cores_per_block is not None:
