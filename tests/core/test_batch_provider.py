@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -245,6 +246,16 @@ def test_a_scheduler_that_does_not_answer_is_an_error_in_time_and_the_job_is_wit
     with pytest.raises(SubmitException, match=r"no answer within cmd_timeout=0\.3 s") as caught:
         make(shell="echo thinking; exec sleep 60", cmd_timeout=0.3).submit("exit 0", 1)
     assert caught.value.stdout == "thinking\n"
+    assert len([*(tmp_path / "scripts").glob("*.withdrawn")]) == 1
+
+
+def test_a_job_whose_submission_is_interrupted_is_withdrawn(make, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make(shell="kill -INT $PPID").submit("exit 0", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len([*(tmp_path / "scripts").glob("*.withdrawn")]) == 1
 
 

@@ -136,6 +136,16 @@ def test_a_block_whose_command_cannot_be_made_is_a_failed_block(start, monkeypat
     assert states(executor) == {"0": "FAILED"}
 
 
+def test_an_interrupted_submission_leaves_no_block(start) -> None:
+    executor = start(init_blocks=0, max_blocks=3)
+    faults(executor).submit_error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        executor.scale_out(3)
+    assert states(executor) == {}
+    faults(executor).submit_error = None
+    assert len(executor.scale_out(3)) == 3
+
+
 def test_there_are_never_more_than_max_blocks(start) -> None:
     executor = start(init_blocks=1, max_blocks=3)
     assert executor.scale_out(10) == ["1", "2"]

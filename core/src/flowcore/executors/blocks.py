@@ -125,7 +125,12 @@ class Blocks:
             block_ids = [self._ledger.reserve(time.monotonic()) for _ in range(wanted)]
         outcomes: dict[str, Exception | None] = {}
         for number, block_id in enumerate(block_ids):
-            outcomes[block_id] = error = self._submit(block_id)
+            try:
+                outcomes[block_id] = error = self._submit(block_id)
+            except BaseException:  # Ctrl-C: what has no job is no block
+                with self._lock:
+                    self._ledger.release([i for i in block_ids[number:] if self._ledger.blocks[i].job_id is None])
+                raise
             if is_unanswered(error):
                 with self._lock:
                     self._ledger.release(block_ids[number + 1 :])

@@ -185,7 +185,8 @@ class BatchProvider(Provider):
         Raises:
             ScriptPathError: the job's script cannot be written.
             SubmitException: the scheduler refused, with its command, exit code and words. One that did not answer in
-                time may have taken the job all the same; the job then ends as soon as it starts.
+                time may have taken the job all the same; the job then ends as soon as it starts. So does one whose
+                submission is interrupted by an exception of another kind, Ctrl-C for example.
         """
         script = JobScript.new(self, job_name)
         try:
@@ -194,6 +195,9 @@ class BatchProvider(Provider):
         except (SchedulerError, ConfigurationError) as error:
             script.withdraw()
             raise _refusal(job_name, error) from error
+        except BaseException:  # Ctrl-C: the scheduler may have taken the job, and nobody will know its id
+            script.withdraw()
+            raise
         status = JobStatus(
             JobState.PENDING, stdout_path=str(script.out), stderr_path=str(script.err), script_path=str(script.path)
         )
