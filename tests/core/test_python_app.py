@@ -12,7 +12,7 @@ import pytest
 from tests.core.conftest import Load
 
 import flowcore
-from flowcore import File, bash_app, python_app
+from flowcore import File, bash_app, join_app, python_app
 from flowcore.app.errors import AppTimeout
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.errors import InvalidResourceSpecification, NoDataFlowKernelError
@@ -94,10 +94,12 @@ class TestDecoration:
             {"cache": 1},
             {"ignore_for_cache": "x"},
             {"ignore_for_cache": [1]},
+            {"ignore_for_cache": b"x"},
+            {"ignore_for_cache": 5},
         ],
     )
     def test_a_wrong_option_is_refused_at_once(self, options: dict[str, Any]) -> None:
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=next(iter(options))):
             python_app(**options)(lambda: 1)
 
     def test_a_name_of_no_parameter_is_refused_at_once(self) -> None:
@@ -109,6 +111,16 @@ class TestDecoration:
             @python_app(cache=True, ignore_for_cache=["vrebose"])
             def add(x: int, verbose: bool = False, *rest: int) -> int:
                 return x
+
+    def test_names_may_come_from_any_iterable(self) -> None:
+        app = python_app(lambda x, y: x, ignore_for_cache=(name for name in "xy"))
+        assert app.ignore_for_cache == ("x", "y")
+
+    @pytest.mark.parametrize("decorate", [python_app, bash_app])
+    @pytest.mark.parametrize("app", [python_app(len), bash_app(str), join_app(list)], ids=repr)
+    def test_an_app_is_refused_at_once(self, decorate: Any, app: Any) -> None:
+        with pytest.raises(TypeError, match=r"^<\w+ \w+> is an app already\n  a function takes one decorator$"):
+            decorate(app)
 
     @pytest.mark.parametrize("name", ["rest", "stdout"])
     def test_what_a_call_cannot_name_is_refused_at_once(self, name: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
@@ -16,7 +16,6 @@ from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.dataflow.lineup import ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import timedelta
     from os import PathLike
     from typing import Literal
@@ -64,6 +63,9 @@ class App(Generic[P, R]):
         ignore_for_cache: Sequence[str] | None = None,
     ) -> None:
         _check_function(function)
+        if isinstance(function, App) and not self.join:
+            message = f"{function!r} is an app already\n  a function takes one decorator"
+            raise TypeError(message)
         functools.update_wrapper(self, function, updated=())  # its attributes would hide ours
         self.func = function
         self.executors = _checked_labels(executors)
@@ -242,7 +244,8 @@ def _checked_flag(cache: Any) -> bool:
 def _checked_names(names: Any) -> tuple[str, ...]:
     if names is None:
         return ()
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    found = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (None,)
+    if not all(isinstance(name, str) for name in found):
         message = f"ignore_for_cache={names!r}: pass a list of parameter names"
         raise TypeError(message)
-    return tuple(names)
+    return found
