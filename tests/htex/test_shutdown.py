@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,6 @@ def test_nothing_is_left(tmp_path, ending, options):
 
 
 def test_shutdown_finishes_every_future_and_is_idempotent(start):
-    import time
-
     rig = start()
     done = rig.submit(pow, 2, 2)
     assert done.result(PATIENCE) == 4
@@ -152,6 +151,43 @@ def test_shutdown_from_a_callback_is_possible(start):
 
     rig.submit(pow, 2, 2).add_done_callback(end)
     assert ended.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(("moment", "within"), [("shutdown", 5), ("reap", 10)], ids=["early", "late"])
+def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for, monkeypatch, moment, within):
+    import threading
+
+    rig = start()
+    rig.run(pow, 2, 2)
+    client = rig.executor._client
+    broker = client._broker
+    launch, reap = broker.launch, broker.reap
+    restarting, going_on = threading.Event(), threading.Event()
+
+    def launch_late(expected):
+        restarting.set()
+        going_on.wait(PATIENCE)
+        return launch(expected)
+
+    def reap_and_tell(patience=0.0):
+        ending = reap(patience)
+        if client._closing:
+            going_on.set()
+        return ending
+
+    monkeypatch.setattr(broker, "launch", launch_late)
+    os.kill(rig.interchange(), signal.SIGKILL)
+    assert restarting.wait(PATIENCE)
+    monkeypatch.setattr(broker, "reap", reap_and_tell)
+    thread = threading.Thread(target=client.shutdown)
+    began = time.monotonic()
+    thread.start()
+    if moment == "shutdown":
+        assert wait_for(lambda: client._closing)
+        going_on.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert time.monotonic() - began < within
 
 
 def test_shutdown_from_many_threads_at_once_is_possible(start):

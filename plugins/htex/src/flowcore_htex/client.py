@@ -145,14 +145,19 @@ class Client:
             return
         with self._ending:
             if not self._ended:
-                if self._thread is not None:
-                    os.eventfd_write(self._wake, 1)
-                    self._thread.join(_FAREWELL)
-                self._broker.reap(_FAREWELL)
-                if self._thread is not None:
-                    self._thread.join()
+                self._end_thread()
                 self._close()
                 self._close_wake()  # never by the thread, since others may be about to wake it; else with this object
+
+    def _end_thread(self) -> None:
+        thread = self._thread
+        if thread is not None:
+            os.eventfd_write(self._wake, 1)
+            thread.join(_FAREWELL)
+        self._broker.reap(_FAREWELL)
+        while thread is not None and thread.is_alive():  # it has started another interchange, or a callback goes on
+            thread.join(_FAREWELL)
+            self._broker.reap(_FAREWELL)
 
     def _close(self) -> None:
         if self._ended:  # by the thread, which has been joined
@@ -399,17 +404,17 @@ class Client:
         self.failure = error
         self.managers.clear()
         self.fail_all(error)
-        if self._greeted.is_set():
+        if self._greeted.is_set() and not self._closing:
             self._broken(error)
         return False
 
     def _resend(self, link: Link) -> None:
-        """Send all that is outstanding over a new link."""
+        """Send all that is outstanding over a new link, or that nothing is wanted any more."""
         with self._lock:
             self._begin_with(link)
             self._flush()
             with contextlib.suppress(LinkClosed):  # it has died meanwhile, as the thread is about to notice
-                link.send(wire.READY)
+                link.send(wire.END if self._closing else wire.READY)
         for event, _ in list(self._questions.values()):
             event.set()
 
