@@ -139,6 +139,24 @@ def test_blocks_are_cancelled_even_where_the_client_cannot_be_ended(start, monke
     monkeypatch.undo()
 
 
+def promise_words(path):
+    import atexit
+    from pathlib import Path
+
+    atexit.register(lambda: Path(path).write_text("bye"))
+
+
+def test_exit_functions_of_idle_workers_run(start, tmp_path):
+    def words_in_time(path):
+        rig = start(max_workers=1)
+        rig.run(promise_words, str(path))
+        rig.close()
+        return path.exists()
+
+    # on a busy machine a worker may not end in the moment that it gets
+    assert any(words_in_time(tmp_path / f"words-{number}") for number in range(5))
+
+
 def test_shutdown_from_a_callback_is_possible(start):
     import threading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import socket
@@ -238,6 +239,11 @@ class StreamLink:
         self.backlog += sum(map(len, views)) - len(carrier)
         self._waiting.popleft()
         self._waiting.extendleft(reversed(views))
+
+    def finish(self) -> None:
+        """Say that nothing more will be sent: the peer meets the end, and what it sends still arrives."""
+        with contextlib.suppress(OSError):  # the peer is gone
+            self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """See `Link`."""

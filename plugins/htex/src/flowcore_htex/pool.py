@@ -434,6 +434,9 @@ class WorkerPool:
 
     def close(self) -> list[int]:
         """End the workers; returns the ids of tasks that were started, once the last outcomes are reported."""
+        for slot in self.slots:
+            if slot.link is not None:
+                slot.link.finish()
         self._nursery.close()
         begun = []
         for slot in self.slots:
