@@ -96,6 +96,12 @@ def test_launch_cmd_may_use_every_key(start, tmp_path):
     assert (told["block_id"], told["nodes_per_block"], told["cores_per_worker"]) == ("0", "1", "0.5")
 
 
+def test_each_setting_is_a_key_and_an_option_that_takes_what_the_key_gives(start):
+    options = " ".join(f"--{key.replace('_', '-')} {{{key}}}" for key in SETTINGS)
+    executor = start(launch_cmd=f"{MANAGER} {options}", max_workers=float("inf"), label="it's")
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
 @pytest.mark.parametrize("debug", [False, True])
 def test_launch_cmd_may_say_debug_where_people_are_used_to(start, debug):
     executor = start(launch_cmd=f"{MANAGER} {{debug}}", worker_debug=debug)

@@ -81,7 +81,7 @@ class HighThroughputExecutor(BlockExecutor):
         launch_cmd: how a manager is started, a format template; None for `flowcore_htex.launch.MANAGER`. Keys: python,
             bare (code for `python -c`), config (the settings file), block_id, label, logdir, debug (`--debug` or
             nothing), nodes_per_block, and each of `flowcore_htex.launch.SETTINGS`. A setting is overridden with
-            `--NAME VALUE`, the value in json where it is no text.
+            `--NAME VALUE`, the value in json where it is no text; its key gives it so.
         address: where managers reach the interchange, an address or a host name; None offers all of this host's.
         worker_ports: a pair of ports for managers; both are listened on.
         worker_port_range: where a port for managers is looked for: the first, and one past the last.

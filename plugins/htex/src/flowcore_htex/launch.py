@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -132,8 +134,5 @@ def _pairs(binds: Sequence[str]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return str(value)
+    """Return a value as the manager's options take it: texts and paths as they are, all else as json."""
+    return str(value) if isinstance(value, (str, os.PathLike)) else json.dumps(value)
