@@ -98,7 +98,7 @@ class ThreadPool:
             thread.start()
             self._threads.append(thread)
             if self._closed:  # by a signal handler, just now: it knew nothing of this thread
-                self._work.put(None)
+                self._work.put(None)  # type: ignore[unreachable]  # mypy knows nothing of signal handlers
 
     def _serve(self) -> None:
         """Run calls until told to end; the body of every thread."""
