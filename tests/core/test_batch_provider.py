@@ -25,7 +25,7 @@ from flowcore.providers import (
     SlurmProvider,
     TorqueProvider,
 )
-from flowcore.providers.batch import LONGEST_INTERVAL, SHORTEST_INTERVAL, BatchProvider, clock
+from flowcore.providers.batch import LONGEST_INTERVAL, SHORTEST_INTERVAL, UNTOLD, BatchProvider, clock
 from flowcore.providers.errors import (
     BadLauncher,
     SchedulerError,
@@ -306,6 +306,39 @@ def test_a_forgotten_job_is_judged_by_the_code_that_its_script_left(make, code, 
     del provider.answers[job_id]
     [status] = provider.status([job_id])
     assert (status.state, status.exit_code) == (state, exit_code)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Speechless(ShellProvider):
+    """Has accounts that do not answer."""
+
+    lookups: list[str] = attrs.field(factory=list)
+
+    def forgotten(self, job_id: str, script: JobScript) -> JobStatus:
+        if script.exit_code() is not None:
+            return super().forgotten(job_id, script)
+        self.lookups.append(job_id)
+        raise SchedulerError(["accounts"], "no answer within cmd_timeout=60 s", unanswered=True)
+
+
+def test_accounts_that_do_not_answer_blind_nobody_for_other_jobs_and_are_given_up(tmp_path: Path) -> None:
+    provider = Speechless(script_dir=str(tmp_path / "scripts"))
+    first, second, third = [provider.submit("exit 0", 1) for _ in range(3)]
+    provider.answers = dict.fromkeys([first, second, third], JobStatus(JobState.RUNNING))
+    provider.status([first, second])
+    del provider.answers[first], provider.answers[second]
+    seen = [[status.state for status in provider.status([first, second, third])] for _ in range(UNTOLD + 1)]
+    assert seen[: UNTOLD - 1] == [[JobState.RUNNING] * 3] * (UNTOLD - 1)
+    assert seen[UNTOLD - 1 :] == [[JobState.FAILED, JobState.FAILED, JobState.RUNNING]] * 2
+    assert provider.lookups == [first] * UNTOLD  # one for each call
+
+
+def test_a_job_that_has_left_its_exit_code_waits_for_no_accounts(tmp_path: Path) -> None:
+    provider = Speechless(script_dir=str(tmp_path / "scripts"))
+    first, second = [provider.submit("exit 0", 1) for _ in range(2)]
+    left(provider, second, "0\n")
+    states = [status.state for status in provider.status([first, second])]
+    assert states == [JobState.PENDING, JobState.COMPLETED]
 
 
 def test_the_exit_code_of_the_script_stands_in_where_the_scheduler_tells_none(make) -> None:

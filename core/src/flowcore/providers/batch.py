@@ -33,6 +33,9 @@ SHORTEST_INTERVAL: Final = 2.0
 LONGEST_INTERVAL: Final = 60.0
 """Seconds between two calls of `status` when all jobs are old: schedulers are shared."""
 
+UNTOLD: Final = 3
+"""Calls of `status` in a row in which nobody may answer how a job ended, before it has just failed."""
+
 
 @attrs.frozen
 class Answer:
@@ -57,6 +60,8 @@ class _Job:
     begun: float
     status: JobStatus
     cancelled: bool = False
+    untold: int = 0
+    """Calls of `status` in which nobody told how it ended."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -142,7 +147,7 @@ class BatchProvider(Provider):
         The exit code that its script has left tells. A script that has left none did not come to its end.
 
         Raises:
-            SchedulerError: whoever has to be asked does not answer.
+            SchedulerError: whoever has to be asked does not answer; `status` asks again, `UNTOLD` times in all.
         """
         del job_id
         code = script.exit_code()
@@ -214,9 +219,11 @@ class BatchProvider(Provider):
         answers: dict[str, JobStatus] = {}
         for batch in self._batches(asked):
             answers.update(self.ask(batch))
+        silent = False
         for job_id in asked:
             if job_id in self._jobs:
-                self._observe(job_id, answers.get(job_id))
+                self._observe(job_id, answers.get(job_id) or self._end(job_id, silent))
+                silent |= self._jobs[job_id].untold > 0
         unknown = JobStatus(JobState.MISSING, f"{self.label} knows no such job")
         return [self._jobs[i].status if i in self._jobs else answers.get(i, unknown) for i in job_ids]
 
@@ -314,11 +321,25 @@ class BatchProvider(Provider):
             raise answer.error(f"its answer has no job id; regex_job_id={self.regex_job_id!r} found none")
         return match["id"]
 
-    def _observe(self, job_id: str, answer: JobStatus | None) -> None:
-        """Take note of what the scheduler says of a live job; None where it does not know the job."""
+    def _end(self, job_id: str, silent: bool) -> JobStatus:
+        """Tell how a job ended that the scheduler no longer knows.
+
+        Where whoever has to be asked does not answer, or is `silent` already, the job keeps its status for a while.
+        """
         job = self._jobs[job_id]
-        if answer is None:
-            answer = self.forgotten(job_id, job.script)
+        try:
+            if not silent or job.script.exit_code() is not None:
+                status = self.forgotten(job_id, job.script)
+                job.untold = 0
+                return status
+        except SchedulerError as error:
+            logger.warning("%s: cannot tell how job %s ended: %s", self.label, job_id, error)
+        job.untold += 1
+        return job.status if job.untold < UNTOLD else BatchProvider.forgotten(self, job_id, job.script)
+
+    def _observe(self, job_id: str, answer: JobStatus) -> None:
+        """Take note of what is known of a live job."""
+        job = self._jobs[job_id]
         code = answer.exit_code
         if code is None and answer.state in {JobState.COMPLETED, JobState.FAILED}:
             code = job.script.exit_code()
