@@ -393,6 +393,8 @@ def test_a_memoizer_whose_start_failed_can_be_started(tmp_path):
         ({"checkpoint_files": "runinfo/000/checkpoint"}, "write \\['runinfo/000/checkpoint'\\]"),
         ({"checkpoint_files": [3]}, "list of checkpoint folders"),
         ({"checkpoint_files": 3}, "list of checkpoint folders"),
+        ({"memoize": "no"}, "memoize='no': True or False is needed"),
+        ({"memoize": None}, "memoize=None: True or False is needed"),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_construction(options, said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,12 @@ class TestValues:
         with pytest.raises(ConfigurationError, match=r"write executors=\[ThreadPoolExecutor\(...\)\]"):
             config(executors=ThreadPoolExecutor())
 
+    @pytest.mark.parametrize("value", ["threads", b"threads", 5, ThreadPoolExecutor, {"threads": ThreadPoolExecutor()}])
+    def test_what_is_no_list_of_executors_is_told_as_it_is(self, value: Any) -> None:
+        told = f"executors={value!r}: a list of executors is needed; take those of flowcore.executors"
+        with pytest.raises(ConfigurationError, match=re.escape(told)):
+            config(executors=value)
+
     def test_a_class_is_refused_with_a_remedy(self) -> None:
         with pytest.raises(ConfigurationError, match="write it with parentheses"):
             config(executors=[ThreadPoolExecutor])
@@ -162,6 +169,7 @@ class TestValues:
             {"memoizer": BasicMemoizer(), "checkpoint_mode": "manual"},
             {"memoizer": BasicMemoizer(), "app_cache": False},
             {"memoizer": BasicMemoizer(), "checkpoint_files": ["x"]},
+            {"memoizer": BasicMemoizer(), "checkpoint_files": []},
         ],
     )
     def test_options_that_do_not_go_together(self, options: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,8 +26,11 @@ STRATEGIES: Final = ("none", "simple", "htex_auto_scale")
 def _executors(value: Iterable[Executor] | object) -> tuple[Executor, ...] | None:
     if value is None or isinstance(value, tuple):
         return value
-    if not isinstance(value, Iterable):
+    if isinstance(value, Executor):
         message = f"executors takes a list; write executors=[{type(value).__name__}(...)]"
+        raise ConfigurationError(message)
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        message = f"executors={value!r}: a list of executors is needed; take those of flowcore.executors"
         raise ConfigurationError(message)
     return tuple(value)
 
@@ -201,7 +204,8 @@ class Config:
                 message = "executors is empty; leave it out for the default ones"
                 raise ConfigurationError(message)
         checkpointing = (self.checkpoint_mode, self.checkpoint_files, self.checkpoint_period)
-        if self.memoizer is not None and (any(checkpointing) or not self.app_cache):
+        given = any(option is not None for option in checkpointing)
+        if self.memoizer is not None and (given or not self.app_cache):
             message = (
                 "checkpoint options and app_cache have no effect beside a memoizer\n"
                 "  give them to the memoizer: memoizer=BasicMemoizer(checkpoint_mode=..., memoize=...)"

@@ -98,6 +98,8 @@ class BasicMemoizer(Memoizer):
         checkpoint_mode: CheckpointMode | None = None,
         memoize: bool = True,
     ) -> None:
+        if not isinstance(memoize, bool):
+            raise ConfigurationError(f"memoize={memoize!r}: True or False is needed")
         self.checkpoint_files = checked_files(checkpoint_files)
         self.checkpoint_mode = checked_mode(checkpoint_mode)
         self.checkpoint_period = checked_period(checkpoint_period, checkpoint_mode)
