@@ -329,7 +329,7 @@ class WorkerPool:
         if self._cells[2 * slot.index] == tid or len(slot.tasks) == 1:
             self._doom(slot, tid, None)
             return
-        slot.recalled.pop(tid, None)
+        slot.doomed[tid] = None
         self._call_off(slot, wire.CANCEL, [tid])
 
     def _call_off(self, slot: Slot, kind: int, tids: list[int]) -> int:
@@ -344,8 +344,11 @@ class WorkerPool:
         return self._call_off(slot, wire.RECALL, tids)
 
     def _put_back(self, slot: Slot, tids: list[int]) -> None:
+        dropped = [tid for tid in tids if tid in slot.doomed]
+        if dropped:
+            self._report(wire.DROPPED, wire.pack_ids(dropped), [])
         tasks = [slot.answered(tid) for tid in tids]
-        self._queue_again(task for task in tasks if task is not None)
+        self._queue_again(task for task in tasks if task is not None and task.tid not in dropped)
         if not slot.tasks:
             self._list(slot)  # no outcome will do that
 

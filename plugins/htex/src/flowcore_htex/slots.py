@@ -20,8 +20,8 @@ class Slot:
         weights: what each of these counts for.
         load: their sum.
         known: numbers of the functions it has.
-        doomed: tasks for which the worker is being killed, with the record that is to be reported for each;
-            None stands for a cancellation.
+        doomed: tasks that nobody is to run after this worker, with the record that is to be reported for each; None
+            stands for a cancellation.
         killed: whether the manager has asked for its death.
         proven: whether it has ever finished a task.
         blocked: the task of another worker that also takes this worker's share of the node.
@@ -113,6 +113,7 @@ class Slot:
         if task is not None:
             self.load -= self.weights.pop(tid)
             self.recalled.pop(tid, None)
+            self.doomed.pop(tid, None)
         return task
 
 
