@@ -168,6 +168,15 @@ class TestOrderlyEnds:
         assert code == 0
         assert warned(errors, 2)
 
+    def test_a_callback_that_exits_spares_no_run(self, run: Runner) -> None:
+        body = """
+        for kernel in (load(), flowcore.DataFlowKernel()):
+            kernel.submit(held.wait, ()).add_done_callback(lambda _: sys.exit(3))
+        """
+        code, errors = run(body).end()
+        assert code == 0
+        assert warned(errors, 2)
+
     def test_futures_are_done_when_atexit_handlers_run(self, run: Runner) -> None:
         script = run(
             "import atexit; load(); f = hold(); atexit.register(lambda: print(repr(f.exception(0)), flush=True))"

@@ -71,6 +71,21 @@ class TestResults:
 
         assert join(twice).result() == [1, 1]
 
+    def test_of_a_list_that_the_body_has_kept_and_changes(self, kernel: DataFlowKernel) -> None:
+        first: concurrent.futures.Future[int] = concurrent.futures.Future()
+        kept: list[Any] = []
+
+        def body() -> Any:
+            kept.append(first)
+            return kept
+
+        future = join(body)
+        while future.task_status() != "joining":
+            join(list).result(timeout=30)
+        kept.append(concurrent.futures.Future())
+        threading.Thread(target=first.set_result, args=(3,), daemon=True).start()
+        assert future.result(timeout=30) == [3]
+
     def test_a_result_that_is_a_future_is_not_joined_again(self, kernel: DataFlowKernel) -> None:
         inner: concurrent.futures.Future[int] = concurrent.futures.Future()
         outer: concurrent.futures.Future[Any] = concurrent.futures.Future()

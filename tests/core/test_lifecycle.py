@@ -286,6 +286,17 @@ class TestCleaningUp:
         assert kernel.unfinished_count() == 0
         plain.set_result(1)
 
+    def test_every_future_is_done_though_callbacks_exit(self) -> None:
+        kernel = flowcore.load(config())
+        never: TaskFuture[int] = TaskFuture()
+        futures = [same(never) for _ in range(3)]
+        for future in futures[:2]:
+            future.add_done_callback(lambda _: sys.exit(3))
+        with pytest.raises(SystemExit):
+            kernel.cleanup()
+        assert [type(future.exception(timeout=0)) for future in futures] == [ShutdownError] * 3
+        assert kernel.cleaned
+
     def test_it_does_not_wait_for_running_tasks(self, event: threading.Event) -> None:
         kernel = flowcore.load(config())
         future = hold(event)

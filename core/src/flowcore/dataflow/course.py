@@ -207,6 +207,8 @@ class Course:
 
     def _join(self, task: TaskRecord, joined: Any) -> None:
         """Await what a join app's body returned."""
+        if isinstance(joined, list):
+            joined = list(joined)  # the body may have kept its own, and change it
         inner = [joined] if isinstance(joined, Future) else joined
         if not isinstance(inner, list) or not all(isinstance(future, Future) for future in inner):
             fault = f"join_app body must return a Future or list of Futures, got {joined!r} of type {type(joined)}"
@@ -243,10 +245,16 @@ class Course:
         return task.status is States.cancelled
 
     def abandon(self, tasks: Sequence[TaskRecord]) -> None:
-        """Fail the tasks because the run is over."""
+        """Fail the tasks because the run is over, whatever a callback of any of them raises."""
+        interruption: BaseException | None = None
         for task in tasks:
             message = f"task {task.id} ({task.func_name}) was {task.status.name} when its run ended\n  {WAIT}"
-            self.finish(task, States.failed, error=ShutdownError(message))
+            try:
+                self.finish(task, States.failed, error=ShutdownError(message))
+            except BaseException as error:  # noqa: BLE001 - raised below: the others must end all the same
+                interruption = error
+        if interruption is not None:
+            raise interruption
 
     def finish(
         self, task: TaskRecord, state: States, *, result: Any = None, error: BaseException | None = None

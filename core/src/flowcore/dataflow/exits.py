@@ -56,7 +56,7 @@ def _end_all() -> None:
             unfinished += kernel.unfinished_count()
             try:
                 kernel.cleanup()
-            except Exception:  # the next one must be cleaned up all the same
+            except BaseException:  # the next one must be cleaned up all the same, should a callback exit
                 logger.exception("run %s did not end cleanly", kernel.run_id)
         if unfinished:
             message = (
