@@ -145,6 +145,10 @@ FAULTS = {
         [f"launcher of provider of {SECOND}: prepend: it is missing, and WrappedLauncher has no default for it"],
     ),
     "a time without quotes": (PROVIDER + "cmd_timeout = 00:01:00", ["write it in quotes: cmd_timeout = '00:01:00'"]),
+    "a component for an option that takes none": (
+        '[memoizer]\nclass = "BasicMemoizer"',
+        ["memoizer: a file cannot make it; give it by keyword: Config.from_toml(..., memoizer=...)"],
+    ),
     "two executors with one label": (
         '[[executors]]\nclass = "ThreadPoolExecutor"\n' * 2,
         ["unique labels (label='threads')"],

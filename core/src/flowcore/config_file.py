@@ -112,6 +112,8 @@ class _Table:
         if isinstance(value, list):
             return [self._converted(key, one) for one in value]
         if isinstance(value, dict):
+            if not self.place and CLASS in value:
+                raise self.fault(key, f"a file cannot make it; give it by keyword: Config.from_toml(..., {key}=...)")
             table = _Table(self.path, f"{key} of {self.place or 'the file'}", value)
             if key in _KINDS or CLASS in value:
                 return table.component(*_KINDS.get(key, (_EXECUTOR[0], object)))
