@@ -310,7 +310,7 @@ class TestSignals:
                 futures.append(same(same([same(1)])))
                 futures.append(futures[0][0])
                 futures[1].result()
-                flowcore.wait_for_current_tasks()
+                flowcore.clear()
             except (flowcore.errors.NoDataFlowKernelError, flowcore.errors.ShutdownError):
                 pass
             finally:

@@ -47,6 +47,19 @@ def hold(event: threading.Event) -> int:
     return 1
 
 
+def count_down(start: int) -> list[Any]:
+    """Submit a task whose callback submits the next one, and so on; return the list in which their futures will be."""
+    made: list[Any] = []
+
+    def submit(number: int) -> None:
+        made.append(same(number))
+        if number:
+            made[-1].add_done_callback(lambda _: submit(number - 1))
+
+    submit(start)
+    return made
+
+
 class TestLoading:
     def test_twice_is_refused_with_a_remedy(self) -> None:
         first = flowcore.load(config())
@@ -177,6 +190,28 @@ class TestClearing:
         threading.Timer(0.05, release.set).start()
         flowcore.clear()
         assert future.result(timeout=0) == [0]
+
+    def test_callbacks_submit_tasks_to_the_last(self) -> None:
+        flowcore.load(config())
+        made = count_down(5)
+        flowcore.clear()
+        assert [future.result(timeout=0) for future in made] == [5, 4, 3, 2, 1, 0]
+
+    def test_from_callbacks_it_waits_for_the_tasks(self) -> None:
+        flowcore.load(Config(executors=[ThreadPoolExecutor(max_threads=3)]))
+        begin, release, over = threading.Event(), threading.Event(), threading.Barrier(3)
+
+        def clear(_: Any) -> None:
+            flowcore.clear()
+            over.wait(30)
+
+        held, later = hold(begin), same(hold(release))
+        for future in (same(held), same(held)):
+            future.add_done_callback(clear)
+        begin.set()
+        threading.Timer(0.05, release.set).start()
+        over.wait(30)
+        assert later.result(timeout=0) == 1
 
     def test_no_other_run_is_loaded_meanwhile(self) -> None:
         kernel = flowcore.load(config())
@@ -444,6 +479,11 @@ class TestWithBlocks:
             threading.Timer(0.05, release.set).start()
         assert kernel.cleaned
         assert future.result(timeout=0) == 1
+
+    def test_wait_waits_for_what_callbacks_submit(self) -> None:
+        with flowcore.load(config(exit_mode="wait")):
+            made = count_down(5)
+        assert [future.result(timeout=0) for future in made] == [5, 4, 3, 2, 1, 0]
 
     def test_wait_does_not_wait_after_an_exception(self, event: threading.Event) -> None:
         with pytest.raises(KeyError), flowcore.load(config(exit_mode="wait")) as kernel:

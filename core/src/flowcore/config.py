@@ -106,7 +106,7 @@ class Config:
         checkpoint_period: time between two writes, 'HH:MM:SS' or seconds, in mode 'periodic'.
         dependency_resolver: how futures are found in arguments; None for those at any depth.
         exit_mode: what the end of `with flowcore.load(...)` does: 'cleanup' ends the run; 'wait' waits for all tasks
-            first, unless an exception ends the block; 'skip' does nothing.
+            first, those that callbacks submit included, unless an exception ends the block; 'skip' does nothing.
         garbage_collect: whether the kernel forgets a task's record when the task is final.
         internal_tasks_max_threads: threads for join app bodies and for parts of results.
         retries: how much failure of its own a task may accumulate and still be run again.

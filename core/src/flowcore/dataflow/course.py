@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -35,6 +36,11 @@ KILL_GRACE: Final = 3.0
 WAIT: Final = "flowcore.clear() and Config(exit_mode='wait') wait for tasks before they end a run"
 
 
+class _Telling(threading.local):
+    depth = 0
+    """How many futures the current thread is setting, one inside a callback of the other."""
+
+
 class Course:
     """Sees every task of a run to its end.
 
@@ -63,6 +69,7 @@ class Course:
         self._resolver = resolver
         self._memoizer = memoizer
         self._internal = internal
+        self._telling = _Telling()
         self._trampoline: Trampoline[TaskRecord] = Trampoline(self._give_up)
 
     def begin(self, task: TaskRecord, depends: Sequence[Future[Any]]) -> None:
@@ -267,6 +274,7 @@ class Course:
             self._memoize(task, state, result, error)
         task.drop_inputs()
         future = task.app_fu
+        self._telling.depth += 1
         try:
             if state is States.cancelled:
                 future.mark_cancelled()
@@ -275,8 +283,13 @@ class Course:
             else:
                 future.set_exception(error)
         finally:
+            self._telling.depth -= 1
             self._ledger.conclude(task)
         return True
+
+    def calls_callbacks(self) -> bool:
+        """Whether the current thread is within a callback of a task's future."""
+        return self._telling.depth > 0
 
     def _memoize(self, task: TaskRecord, state: States, result: Any, error: BaseException | None) -> None:
         try:

@@ -300,6 +300,17 @@ class DataFlowKernel:
             except CancelledError:
                 continue
 
+    def wait_for_all_tasks(self) -> None:
+        """Wait until no task is left and no callback runs, and so for what callbacks submit.
+
+        A callback that calls this waits for the tasks alone: another one may be waiting like it.
+        """
+        if not self.course.calls_callbacks():
+            self._ledger.wait_until_none_is_left()
+            return
+        while not all(future.done() for future in self._ledger.left_futures()):
+            self.wait_for_current_tasks()
+
     def cleanup(self) -> None:
         """End the run without waiting: every future is done afterwards, and nothing of the run is left running.
 
@@ -345,7 +356,7 @@ class DataFlowKernel:
             return
         try:
             if self.config.exit_mode == "wait" and error is None:
-                self.wait_for_current_tasks()
+                self.wait_for_all_tasks()
         finally:
             self.cleanup()
 

@@ -38,6 +38,7 @@ class TaskLedger:
         self._observers = observers
         self._garbage_collect = garbage_collect
         self._lock = threading.RLock()  # guards all of the above, and `status` and `waiting` of every task
+        self._gates: list[threading.Lock] = []  # released when no task is left
         self._counts = dict.fromkeys(States, 0)
 
     def number(self, task: TaskRecord) -> None:
@@ -101,11 +102,21 @@ class TaskLedger:
         return True
 
     def conclude(self, task: TaskRecord) -> None:
-        """Note that the task's future is done."""
+        """Note that the task's future is done, and that its callbacks have been called."""
         with self._lock:
             self.unfinished.pop(task.id, None)
+            while self._gates and not self.unfinished:
+                self._gates.pop().release()
             if self._garbage_collect:
                 del task.app_fu
+
+    def wait_until_none_is_left(self) -> None:
+        """Wait until there is no task whose future is not done, or whose callbacks are being called."""
+        gate = threading.Lock()
+        gate.acquire()
+        self._gates.append(gate)  # before the look: a signal handler that ends the run may come in between
+        if self.unfinished:
+            gate.acquire()
 
     def counts(self) -> dict[States, int]:
         """Count the tasks in each state."""

@@ -53,14 +53,15 @@ def clear(*, wait: bool = True) -> None:
     """End the loaded run and forget it, so that another can be loaded; without effect where nothing is loaded.
 
     Args:
-        wait: whether its tasks are waited for first; False fails those that are unfinished with a `ShutdownError`.
+        wait: whether its tasks are waited for first, those that callbacks submit included; False fails those that are
+            unfinished with a `ShutdownError`.
     """
     kernel = _loaded
     if kernel is None:
         return
     try:
         if wait:  # apps still belong to the run: bodies of join apps and callbacks may call some
-            kernel.wait_for_current_tasks()
+            kernel.wait_for_all_tasks()
     finally:
         try:
             kernel.cleanup()
