@@ -15,6 +15,9 @@ _loaded: DataFlowKernel | None = None
 def load(config: Config | None = None) -> DataFlowKernel:
     """Start a run, and make it the one that apps belong to.
 
+    It ends with the script's main thread at the latest: what other threads still call then is refused, so let the main
+    thread join those, or wait for them in another way, before it ends.
+
     Args:
         config: what the run is made of; None runs tasks in threads, or, where flowcore-threads is not installed, in
             worker processes on this machine.

@@ -27,7 +27,8 @@ class ThreadPoolExecutor(Executor):
 
     Tasks share the interpreter with the script: nothing is copied or pickled, and only tasks that wait (for files,
     for the network, for a command) or that release the interpreter's lock run side by side. Callbacks of a finished
-    task's future run in the thread that ran the task. A running task cannot be stopped.
+    task's future run in the thread that ran the task. A running task cannot be stopped. A task that exits has the
+    `SystemExit` as its exception: `result()` raises it, and ends a script that does not catch it.
 
     Args:
         max_threads: how many tasks run at once.
