@@ -145,6 +145,9 @@ def test_durations_are_read_in_seconds(value, seconds):
         math.inf,
         "9" * 400,
         10**400,
+        1e10,
+        "3000000:00:00",
+        timedelta.max,
     ],
 )
 def test_durations_that_are_none_are_a_value_error(bad):

@@ -29,6 +29,9 @@ _MEMORY: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.IGNORECASE |
 _CLOCK: Final = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+(?:\.\d+)?)", re.ASCII)
 _SECONDS: Final = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 
+_LONGEST: Final = 1e9
+"""Seconds. The timers of Linux take nine times that, and raise in their thread at more."""
+
 
 def parse(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the specification in canonical units: memory in MB, durations in seconds. Idempotent.
@@ -88,23 +91,23 @@ def parse_duration(value: object) -> float:
         value: seconds, 'HH:MM:SS', 'MM:SS', 'D-HH:MM:SS', or a `datetime.timedelta`.
 
     Raises:
-        ValueError: anything else, negative durations included.
+        ValueError: anything else, durations that are negative or longer than a timer takes included.
     """
     accepted = "a duration is written '02:00:00', '30:00', as a number of seconds, or as a timedelta"
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if not isinstance(value, str):
-        return _float(_number(value, accepted))
+        return _as_seconds(_number(value, accepted))
     text = value.strip()
     if _SECONDS.fullmatch(text):
-        return _float(_number(float(text), accepted))
+        return _as_seconds(_number(float(text), accepted))
     match = _CLOCK.fullmatch(text)
     if match is None:
         raise ValueError(accepted)
     days, hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
     if seconds >= 60 or (match[2] and minutes >= 60) or (match[1] and hours >= 24):
         raise ValueError(f"a field of the clock time is too large; {accepted}")
-    return _float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    return _as_seconds(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def unhonoured(
@@ -159,6 +162,13 @@ def _float(value: float | Fraction) -> float:
         return float(value)
     except OverflowError as error:
         raise ValueError("the number is too large") from error
+
+
+def _as_seconds(value: float | Fraction) -> float:
+    seconds = _float(value)
+    if seconds > _LONGEST:
+        raise ValueError("no duration is longer than 31 years")
+    return seconds
 
 
 def _number(value: object, accepted: str, *, least: float | None = 0) -> int | float:
