@@ -486,6 +486,29 @@ class TestManyThreads:
         assert done.wait(30)
         assert not isinstance(found[0], TimeoutError)
 
+    @pytest.mark.parametrize("kind", ["remembered", "dependency failed", "plain"])
+    def test_a_callback_may_wait_for_what_depends_on_its_future(self, load: Load, kind: str) -> None:
+        load(executors=[ThreadPoolExecutor(max_threads=3)])
+        hold, done, found = threading.Event(), threading.Event(), []
+        held = python_app(hold.wait)(30)
+
+        def wait(_: Any) -> None:
+            found.append(dependent.exception(timeout=10))
+            done.set()
+
+        if kind == "remembered":
+            remembered(True).result()
+            future = remembered(held)
+        elif kind == "dependency failed":
+            future = told(python_app(lambda _: 1 / 0)(held))
+        else:
+            future = told(held)
+        dependent = told(future)
+        future.add_done_callback(wait)
+        hold.set()
+        assert done.wait(30)
+        assert isinstance(found[0], DependencyError if kind == "dependency failed" else type(None))
+
     def test_callbacks_that_raise_hinder_nobody(self, kernel: DataFlowKernel) -> None:
         plain: TaskFuture[int] = TaskFuture()
         first = same(plain)

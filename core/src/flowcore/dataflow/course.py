@@ -106,6 +106,10 @@ class Course:
         """Count off one of what the task waits for; True where it goes on."""
         return self._ledger.count_off(task) and not self._ledger.closed  # `abandon` ends all when the run is over
 
+    def catch_up(self) -> None:
+        """Do what the current thread has put off: a callback is going to wait, perhaps for that."""
+        self._trampoline.catch_up()
+
     # -- launch
 
     def launch_if_ready(self, task: TaskRecord) -> None:

@@ -27,6 +27,7 @@ class _KernelFuture(TaskFuture[R]):
         """Wait for the result and return it, or raise the exception; arguments as of the base class."""
         if self.done():
             return super().result(timeout)
+        self._catch_up()
         with waiting_for_a_task():
             return super().result(timeout)
 
@@ -34,8 +35,12 @@ class _KernelFuture(TaskFuture[R]):
         """Wait for the end and return the exception; arguments as of the base class."""
         if self.done():
             return super().exception(timeout)
+        self._catch_up()
         with waiting_for_a_task():
             return super().exception(timeout)
+
+    def _catch_up(self) -> None:
+        """Have the kernel do what this thread has put off: the wait may be for that."""
 
     def __await__(self) -> Generator[Any, None, R]:
         with waiting_for_a_task():
@@ -102,6 +107,9 @@ class AppFuture(_KernelFuture[R]):
         attempt = self.task_record.exec_fu
         return not self.done() and attempt is not None and attempt.running()
 
+    def _catch_up(self) -> None:
+        self.task_record.dfk.course.catch_up()
+
     def mark_cancelled(self) -> None:
         """End as cancelled; only the kernel calls this."""
         super().cancel()
@@ -135,6 +143,10 @@ class DataFuture(_KernelFuture["File"]):
         self.file_obj = file_obj
         self._tid = tid
         parent.add_done_callback(self._parent_done)
+
+    def _catch_up(self) -> None:
+        if isinstance(self.parent, _KernelFuture):
+            self.parent._catch_up()
 
     def _parent_done(self, parent: Future[Any]) -> None:
         if self.done():

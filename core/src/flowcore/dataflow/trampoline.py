@@ -46,7 +46,15 @@ class Trampoline(threading.local, Generic[T]):
         """
         if self._depth in (0, DEEPEST):
             self.run(step, subject)
-            return
+        else:
+            self._run_nested(step, subject)
+
+    def catch_up(self) -> None:
+        """Take what waits its turn now: user code that the current step has called is going to wait, perhaps for it."""
+        while self._queue:
+            self._run_nested(*self._queue.popleft())
+
+    def _run_nested(self, step: Step[T], subject: T) -> None:
         outer, self._queue = self._queue, deque()
         try:
             self._work_off(step, subject)
