@@ -262,6 +262,28 @@ def test_callable_objects_count_with_their_attributes():
     assert hash_of(functools.partial(Call(double)), 1) == hash_of(functools.partial(Call(double)), 1)
 
 
+def test_slots_of_callable_objects_are_attributes_too():
+    class Scale:
+        __slots__ = ("__factor", "offset", "unset")
+
+        def __init__(self, factor):
+            self.__factor = factor
+
+        def __call__(self, x):
+            return self.__factor * x
+
+    class Shift(Scale):
+        def __init__(self, factor, offset):
+            super().__init__(factor)
+            self.offset = offset
+            self.other = 1
+
+    assert hash_of(Scale(1), 1) == hash_of(Scale(1), 1)
+    assert hash_of(Scale(1), 1) != hash_of(Scale(2), 1)
+    assert hash_of(Shift(1, 1), 1) == hash_of(Shift(1, 1), 1)
+    assert len({hash_of(Shift(1, 1), 1), hash_of(Shift(2, 1), 1), hash_of(Shift(1, 2), 1)}) == 3
+
+
 def test_what_only_describes_a_callable_object_does_not_count_and_what_it_wraps_does():
     class Wrapper:
         def __init__(self, function):

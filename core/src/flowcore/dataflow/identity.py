@@ -246,10 +246,20 @@ def _callable(func: Callable[..., Any]) -> bytes:
     call = getattr(type(func), "__call__", None)  # noqa: B004 - the function itself is needed
     if type(func) in _KNOWN or isinstance(func, type) or not isinstance(call, types.FunctionType):
         return id_for_memo(func)
-    state = {name: value for name, value in getattr(func, "__dict__", {}).items() if name not in _DESCRIPTIONS}
+    attributes = {**_slots(func), **getattr(func, "__dict__", {})}
+    state = {name: value for name, value in attributes.items() if name not in _DESCRIPTIONS}
     if not state:
         return _framed(b"callable", id_for_memo(call), _surrounding(func))
     return _framed(b"callable", id_for_memo(call), *(_attribute(name, state[name]) for name in sorted(state)))
+
+
+def _slots(obj: object) -> Mapping[str, Any]:
+    """Return what an object keeps in slots; nothing of a dataclass or an attrs class, whose fields are known."""
+    if _fields(type(obj)) is not None:
+        return {}
+    members = [member for kind in type(obj).__mro__ for member in vars(kind).items()]
+    names = [name for name, value in members if inspect.ismemberdescriptor(value)]
+    return {name: getattr(obj, name) for name in names if hasattr(obj, name)}
 
 
 def _attribute(name: str, value: object) -> bytes:
