@@ -82,6 +82,11 @@ class Bench:
                     return head
             self._heard += self.user.receive()
 
+    @property
+    def out_of_descriptors(self):
+        """Whether it takes nobody in because too many files are open."""
+        return self._interchange._doors._full
+
     def say(self, *messages):
         """Send messages, each a kind and a head, in one piece, so that one turn of the loop reads them."""
         self._user.sendall(in_one_piece(*messages))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 
 import pytest
@@ -10,8 +12,9 @@ import zmq
 
 from flowcore.serialize.pickling import dumps
 from flowcore_htex import wire, zlink
+from flowcore_htex.link import BlockingLink
 from flowcore_htex.zlink import from_frames, to_frames
-from htex_rig import PATIENCE, registration
+from htex_rig import PATIENCE, registration, until
 from interchange_bench import Bench
 
 CALL = dumps(((), {}))
@@ -89,3 +92,24 @@ def test_while_results_are_not_taken_in_nobody_gets_more_tasks(start, remote):
     assert wire.TASKS not in heard_in_a_moment(dealer)
     bench.user.send(wire.TAKEN, wire.pack_ids([size]))
     hear(dealer, wire.TASKS)
+
+
+def test_a_manager_gets_in_when_others_have_closed_the_files_that_were_too_many(start):
+    bench = start(heartbeat_period=0.2)
+    sock = socket.socket(socket.AF_UNIX)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(sock.fileno()))
+        sock.connect(bench.path)
+        assert until(lambda: bench.out_of_descriptors)
+    finally:
+        for descriptor in fillers:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with contextlib.closing(sock):
+        BlockingLink(sock).send(wire.REGISTER, wire.pack_json(registration(manager="late")))
+        assert b"late" in bench.hear(wire.MANAGERS)

@@ -106,7 +106,8 @@ class Doors:
         self._loop.watch(descriptor, self._on_local, readable=not self._held_back, writable=backlog)
 
     def sweep(self, now: float) -> None:
-        """Drop connections that have not registered in time; `now` is `time.monotonic`'s."""
+        """Drop connections that have not registered in time, and try to accept again; `now` is `time.monotonic`'s."""
+        self._watch_for_knocks()
         for descriptor, peer in list(self._local.items()):
             if not peer.known and now - peer.since > _PATIENCE:
                 self._close_local(descriptor, "never registered")
@@ -136,7 +137,7 @@ class Doors:
         self._watch(descriptor, peer)
 
     def _make_room(self, error: OSError) -> None:
-        """Close the oldest connection that has not registered; where there is none, wait until another one ends."""
+        """Close the oldest connection that has not registered; where there is none, wait a while."""
         self._log.warning(f"a connection cannot be accepted: {error}")
         for descriptor, peer in self._local.items():
             if not peer.known:
@@ -167,10 +168,13 @@ class Doors:
         peer = self._local.pop(descriptor)
         self._loop.unwatch(descriptor)
         peer.close()
+        self._watch_for_knocks()
+        self._lost(peer, why)
+
+    def _watch_for_knocks(self) -> None:
         if self._full:
             self._full = False
             self._loop.watch(self._listeners.local.fileno(), self._on_knock)
-        self._lost(peer, why)
 
     def _on_hub_lost(self, peer: Any) -> None:
         self._lost(peer, "closed its connection")
