@@ -373,6 +373,20 @@ def test_a_memoizer_refuses_a_second_run_beside_the_first(run, tmp_path):
     assert len(loaded(tmp_path / "000")) == 1
 
 
+def test_a_memoizer_for_whose_thread_there_was_no_room_can_be_started(tmp_path, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    memoizer = BasicMemoizer(checkpoint_mode="periodic", checkpoint_period="00:00:10")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, "start", refuse)
+        memoizer.start(tmp_path / "000", tmp_path)
+    memoizer.start(tmp_path / "000", tmp_path)
+    tell(memoizer, 1)
+    memoizer.close()
+    assert len(loaded(tmp_path / "000")) == 1
+
+
 def test_a_memoizer_whose_start_failed_can_be_started(tmp_path):
     memoizer = BasicMemoizer(checkpoint_files=[tmp_path / "000"])
     with pytest.raises(BadCheckpoint):

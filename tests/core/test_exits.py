@@ -427,6 +427,22 @@ class TestForks:
         """
         assert run("import flowcore.errors\n" + textwrap.dedent(body)).end() == (0, "")
 
+    def test_a_child_may_have_a_run_with_the_same_memoizer(self, run: Runner) -> None:
+        body = """
+        from flowcore.dataflow.memoization import BasicMemoizer
+        memoizer = BasicMemoizer()
+        load(memoizer=memoizer)
+        child = os.fork()
+        if child == 0:
+            flowcore.clear()
+            load(run_dir="child", memoizer=memoizer)
+            assert same(1).result() == 1
+            os._exit(6)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+        assert same(2).result() == 2
+        """
+        assert run(body).end() == (0, "")
+
     def test_a_child_may_have_a_run_of_its_own(self, run: Runner) -> None:
         body = """
         load()

@@ -197,6 +197,13 @@ class TestClearing:
         flowcore.clear()
         assert [future.result(timeout=0) for future in made] == [5, 4, 3, 2, 1, 0]
 
+    def test_a_callback_may_clear_while_the_run_is_being_ended(self, event: threading.Event) -> None:
+        flowcore.load(config())
+        first, second = hold(event), hold(event)
+        first.add_done_callback(lambda _: flowcore.clear())
+        flowcore.clear(wait=False)
+        assert {type(future.exception(timeout=0)) for future in (first, second)} == {ShutdownError}
+
     def test_from_callbacks_it_waits_for_the_tasks(self) -> None:
         flowcore.load(Config(executors=[ThreadPoolExecutor(max_threads=3)]))
         begin, release, over = threading.Event(), threading.Event(), threading.Barrier(3)

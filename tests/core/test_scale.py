@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from flowcore import join_app, python_app
 from flowcore.dataflow.errors import DependencyError
 from flowcore.dataflow.kernel import DataFlowKernel
+from flowcore.futures import TaskFuture
 
 pytestmark = [pytest.mark.slow, pytest.mark.performance]
 
@@ -78,6 +80,21 @@ class TestChains:
         assert isinstance(error, DependencyError)
         assert isinstance(error.__cause__, ValueError)
         assert len(str(error)) < 1000
+
+    def test_of_thousands_whose_callbacks_wait_for_another_task(self, kernel: DataFlowKernel) -> None:
+        release, called = threading.Event(), []
+        held, other = python_app(release.wait)(60), TaskFuture[int]()
+        awaited = increment(other)
+        futures = [python_app(lambda _: 1 / 0)(held)]
+        for _ in range(2000):
+            futures.append(increment(futures[-1]))
+        for future in futures:
+            future.add_done_callback(lambda _: called.append(awaited.result()))
+        threading.Timer(0.5, other.set_result, [1]).start()
+        release.set()
+        assert isinstance(futures[-1].exception(60), DependencyError)
+        kernel.wait_for_all_tasks()
+        assert called == [2] * 2001
 
     @pytest.mark.parametrize("begin", [lambda: increment(0), fail])
     def test_take_linear_time(self, kernel: DataFlowKernel, begin: Any) -> None:

@@ -22,14 +22,19 @@ A_MOMENT = 0.5
 """Seconds that nothing must come in, where there is no event that could be waited for."""
 
 
+def forget_context():
+    zlink.context().destroy(linger=0)
+    zlink.context.cache_clear()
+
+
 @pytest.fixture
 def start(tmp_path):
     """Start interchanges that do not have ZeroMQ in common with anything else in this process."""
     with contextlib.ExitStack() as stack:
-        stack.callback(zlink.context.cache_clear)
+        stack.callback(forget_context)
 
         def start(**options):
-            zlink.context.cache_clear()
+            forget_context()
             bench = Bench(tmp_path, **options)
             stack.callback(bench.close)
             return bench

@@ -246,6 +246,7 @@ it.shutdown()
     try:
         assert script.line() == "100"
         assert script.line() == str(1 << 20)
+        assert script.end()[0] == 0
     finally:
         assert not script.close()
 

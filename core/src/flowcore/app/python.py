@@ -48,7 +48,8 @@ def python_app(
 
     A type checker holds a call against the function's signature. It knows of futures among the first four arguments;
     one that comes later, or by keyword, with none among those needs a `typing.cast`. Beside such a future, and beside
-    a keyword of those above that the function does not declare, it lets any argument pass.
+    a keyword of those above that the function does not declare, it lets any argument pass. A function that returns its
+    bare type variable (`def same(x: T) -> T`) it takes for an `async def` one: annotate the decorated name.
 
     Args:
         function: the function, where there are no parentheses.

@@ -305,6 +305,8 @@ class DataFlowKernel:
 
         A callback that calls this waits for the tasks alone: another one may be waiting like it.
         """
+        if self._ledger.closed:  # whoever has closed it ends all tasks, perhaps in this very thread
+            return
         if not self.course.calls_callbacks():
             self._ledger.wait_until_none_is_left()
             return

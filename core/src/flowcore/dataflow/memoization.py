@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -112,6 +113,7 @@ class BasicMemoizer(Memoizer):
         self._periodic: threading.Thread | None = None
         self._over = threading.Event()
         self._over.set()
+        self._pid: int | None = None  # of the process whose run it serves
 
     def start(self, run_dir: Path, config_run_dir: Path) -> None:
         """Look through the checkpoints, and begin to write this run's.
@@ -121,19 +123,28 @@ class BasicMemoizer(Memoizer):
             ConfigurationError: it serves another run.
         """
         stored = self._read(Path(config_run_dir))
+        if self._pid not in (None, os.getpid()):  # this process was forked, and the run is its parent's
+            self._lock, self._writer, self._periodic = threading.Lock(), None, None
         with self._lock:
-            if not self._over.is_set():
+            if self._pid == os.getpid():
                 fault = f"{self!r} serves a run that is not over"
                 raise ConfigurationError(f"{fault}\n  make a memoizer for each of the runs that are beside each other")
-            over = self._over = threading.Event()
+            self._pid = os.getpid()
+        over = self._over = threading.Event()
         self._outcomes, self._stored, self._unwritten = {}, stored, []
         if self.checkpoint_mode is None:
             return
         self._writer = CheckpointWriter(Path(run_dir).absolute() / FOLDER)
         if self.checkpoint_period is not None:
             name = f"flowcore-checkpoint-{Path(run_dir).name}"
-            self._periodic = threading.Thread(target=self._write_periodically, args=(over,), name=name, daemon=True)
-            self._periodic.start()
+            thread = threading.Thread(target=self._write_periodically, args=(over,), name=name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                self._writer, self._pid = None, None
+                over.set()
+                raise
+            self._periodic = thread
 
     def check_memo(self, task: TaskRecord) -> Future[Any] | None:
         """Find the outcome of an equal call that has finished, and set `hashsum` and `from_memo` of the task."""
@@ -198,12 +209,14 @@ class BasicMemoizer(Memoizer):
         thread, self._periodic = self._periodic, None
         if thread is not None:
             thread.join(_JOIN_SECONDS)
-        if self._writer is None:
-            return
-        if self.checkpoint_mode != "manual":
-            self.checkpoint()
-        writer, self._writer = self._writer, None
-        writer.close()
+        try:
+            if self._writer is not None and self.checkpoint_mode != "manual":
+                self.checkpoint()
+        finally:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
+            self._pid = None
 
     def _read(self, config_run_dir: Path) -> dict[str, Stored]:
         """Look through the checkpoints that a run begins with."""

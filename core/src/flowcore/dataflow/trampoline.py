@@ -46,20 +46,20 @@ class Trampoline(threading.local, Generic[T]):
         """
         if self._depth in (0, DEEPEST):
             self.run(step, subject)
-        else:
-            self._run_nested(step, subject)
-
-    def catch_up(self) -> None:
-        """Take what waits its turn now: user code that the current step has called is going to wait, perhaps for it."""
-        while self._queue:
-            self._run_nested(*self._queue.popleft())
-
-    def _run_nested(self, step: Step[T], subject: T) -> None:
+            return
         outer, self._queue = self._queue, deque()
         try:
             self._work_off(step, subject)
         finally:
             self._queue = outer
+
+    def catch_up(self) -> None:
+        """Take what waits its turn now: user code that the current step has called is going to wait, perhaps for it.
+
+        Nested too deeply it waits all the same.
+        """
+        if self._queue and self._depth < DEEPEST:
+            self._work_off(*self._queue.popleft())
 
     def _work_off(self, step: Step[T], subject: T) -> None:
         """Take a step, and then those that it adds."""

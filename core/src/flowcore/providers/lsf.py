@@ -114,7 +114,9 @@ class LSFProvider(BatchProvider):
 
     def forgotten(self, job_id: str, script: JobScript) -> JobStatus:
         """Tell how a job ended that LSF does not know; a young one is PENDING for `NEWS`; see `BatchProvider`."""
-        if script.exit_code() is None and time.monotonic() - self._jobs[job_id].begun < NEWS:
+        job = self._jobs[job_id]
+        new = job.status.state is JobState.PENDING and time.monotonic() - job.begun < NEWS
+        if new and script.exit_code() is None:
             return JobStatus(JobState.PENDING, "LSF does not know it yet")
         return super().forgotten(job_id, script)
 
