@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -211,6 +212,17 @@ def test_a_manager_is_as_free_after_any_tasks_as_it_was_before(data):
     while manager.tasks:
         manager.answered(data.draw(st.sampled_from(sorted(manager.tasks))))
     assert manager.free() == manager.total
+
+
+@pytest.mark.parametrize("count", range(1, 65))
+def test_equal_shares_fill_a_manager_and_leave_room_for_a_task_that_asks_for_no_memory(count):
+    (manager,) = managers(65).values()
+    share = {"memory": 1000 / count}
+    for tid in range(count):
+        assert fits(manager.free(), share, 1)
+        manager.take(task(tid), UNITS, share)
+    assert not fits(manager.free(), share, 1)
+    assert fits(manager.free(), {"cores": 1}, 1)
 
 
 def test_a_task_gets_all_that_others_leave_though_nobody_counts_in_whole_megabytes():

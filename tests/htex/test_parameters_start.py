@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,14 @@ def test_interchange_launch_cmd_may_say_something_of_its_own_before(start):
     words = 'echo Loading modules; echo "[1, 2]"; printf "half a line"; sleep 0.1; echo " more"; exec "$0" "$@"'
     executor = start(interchange_launch_cmd=["/bin/sh", "-c", words, *INTERCHANGE])
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+
+
+def test_interchange_launch_cmd_that_talks_without_end_is_an_error_in_time(start, monkeypatch):
+    monkeypatch.setattr("flowcore_htex.broker._START", 0.5)
+    began = time.monotonic()
+    with pytest.raises(ExecutorError, match="the interchange did not say where it is"):
+        start(interchange_launch_cmd=["timeout", "30", "yes"])
+    assert time.monotonic() - began < 20
 
 
 def test_interchange_launch_cmd_that_says_only_something_else_is_an_error_with_its_words(start):

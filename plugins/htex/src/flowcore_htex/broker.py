@@ -153,8 +153,8 @@ class Broker:
         rest = b""
         with self._output.open("ab") as others:
             while True:
-                ready = poller.poll(1000 * max(0.0, deadline - time.monotonic()))
-                part = os.read(descriptor, 4096) if ready else b""
+                left = deadline - time.monotonic()
+                part = os.read(descriptor, 4096) if left > 0 and poller.poll(1000 * left) else b""
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
                     if (said := _whereabouts(line)) is not None:

@@ -91,11 +91,12 @@ class Room(NamedTuple):
 
 
 def within(amount: float, room: float) -> bool:
-    """Whether an amount is no more than there is, but for what the arithmetic with fractions has lost."""
-    return amount <= room * _ROUNDED
+    """Whether an amount in MB is no more than there is, but for what the arithmetic with fractions has lost."""
+    return amount <= room * (1 + 1e-9) + _LOST
 
 
-_ROUNDED: Final = 1 + 1e-9
+_LOST: Final = 5e-4
+"""MB that a thousand tasks of a node may have lost together, half a byte each."""
 
 
 def fits(room: Room, need: Mapping[str, Any], slots: int) -> bool:
