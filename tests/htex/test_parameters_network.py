@@ -237,7 +237,7 @@ def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start):
     executor = start(
         heartbeat_period=0.2,
         heartbeat_threshold=1,
-        address_probe_timeout=0.5,
+        address_probe_timeout=10,  # as long as the first search may take on a busy machine
         launch_cmd=OVER_TCP.replace("{bare} flowcore_htex.manager", shlex.quote(code)),
     )
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
@@ -379,7 +379,7 @@ def test_cert_dir_is_made_private_and_holds_the_keys(start, tmp_path):
 
 def test_executors_with_one_cert_dir_do_not_cut_off_each_other(start, tmp_path):
     options = {"cert_dir": tmp_path / "keys", "launch_cmd": OVER_TCP}
-    first = start(label="first", provider=LocalProvider(max_blocks=2), address_probe_timeout=5, **options)
+    first = start(label="first", provider=LocalProvider(max_blocks=2), **options)
     assert first.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     second = start(label="second", **options)
     assert second.submit(pow, {}, 2, 3).result(PATIENCE) == 8

@@ -14,8 +14,11 @@
 
 # Grid Engine ends a job by killing the process group of its script, which launchers and their copies have left. This
 # guard, in a session of its own, waits for the end of the script, and then ends what is left of the job's session.
+# The script goes on when the guard has left the group: else the end of a very short job would be the guard's, too.
 if [ "$(ps -o sid= -p $$ | tr -d ' ')" = $$ ]; then
-  setsid /bin/bash -c '
+  read -r _ < <(exec setsid /bin/bash -c '
+    echo
+    exec >/dev/null
     tail --pid="$1" -f /dev/null
     pkill -TERM -s "$1" || exit 0
     for ((i = 0; i < 50; i++)); do
@@ -23,7 +26,7 @@ if [ "$(ps -o sid= -p $$ | tr -d ' ')" = $$ ]; then
       pgrep -s "$1" || exit 0
     done
     pkill -KILL -s "$1"
-  ' flowcore-guard $$ </dev/null >/dev/null 2>&1 &
+  ' flowcore-guard $$ </dev/null 2>/dev/null)
 fi
 @{prologue}
 @{worker_init}
