@@ -13,6 +13,8 @@ import pytest
 
 from flowcore.errors import ShutdownError
 from flowcore.executors.errors import BadStateException
+from flowcore.testing.gate import Gate
+from flowcore.testing.tasks import hold
 from marked import Marked
 
 PATIENCE = 60
@@ -113,12 +115,16 @@ def test_every_future_is_done_where_outcomes_come_in_while_they_are_failed(start
         failing.set()
         taken.wait(0.5)  # once all are claimed, none is taken meanwhile
 
-    futures = [rig.submit(pow, 2, number) for number in range(20)]
-    futures[0].add_done_callback(arrived)
-    futures[1].add_done_callback(failed)
-    futures[2].add_done_callback(lambda _: taken.set())
-    futures.append(rig.submit(pow, 2, 2))
-    assert arriving.wait(PATIENCE)
+    with Gate(PATIENCE) as gate:  # nothing arrives before it is looked at
+        held = rig.submit(hold, gate.port)
+        futures = [rig.submit(pow, 2, number) for number in range(20)]
+        futures[0].add_done_callback(arrived)
+        futures[1].add_done_callback(failed)
+        futures[2].add_done_callback(lambda _: taken.set())
+        gate.wait_for(1)
+        gate.open()
+        held.result(PATIENCE)
+        assert arriving.wait(PATIENCE)
     end(rig.executor)
     assert {type(future.exception(0)) for future in futures[1:]} == {error}
 
