@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -100,7 +101,7 @@ def mark_and_return(path, number, size, port=None):
 def test_a_manager_ends_when_its_last_outcomes_have_arrived(tmp_path, way, size, end):
     """The interchange is stopped meanwhile: they fill what the kernel holds for it, and more."""
     trace = tmp_path / "trace"
-    options = {"drain_period": 0.5} if end == "drained" else {}
+    options = {"drain_period": 2} if end == "drained" else {}
     with executors(tmp_path) as start, Gate(PATIENCE) as gate:
         executor = start(max_workers=1, prefetch_capacity=60, launch_cmd=way, **options)
         ports = [gate.port] + [None] * 59
@@ -118,3 +119,47 @@ def test_a_manager_ends_when_its_last_outcomes_have_arrived(tmp_path, way, size,
         assert {type(outcome) for outcome in outcomes(futures[:59])} == {bytes}  # the last one may still have run
         assert until(lambda: manager not in Family().pids("manager"))
         assert list(executions(trace).values())[:59] == [1] * 59
+
+
+LATE = """
+import pathlib, sys, time
+from flowcore_htex import manager, pool
+
+folder, close = pathlib.Path(sys.argv.pop(1)), pool.WorkerPool.close
+
+def close_late(self):
+    (folder / "closing").touch()
+    while not (folder / "told").exists():
+        time.sleep(0.01)
+    return close(self)
+
+pool.WorkerPool.close = close_late
+manager.main()
+"""
+"""A manager that is told an outcome after the last look at its workers, and before it ends them."""
+
+
+def test_a_manager_told_to_end_while_it_drains_hands_in_at_once_what_it_holds(tmp_path):
+    """Whoever ends the block will not wait."""
+    trace, script = tmp_path / "trace", tmp_path / "manager.py"
+    script.write_text(LATE)
+    way = MANAGER.replace("-c {bare} flowcore_htex.manager", f"{script} {tmp_path}")
+    assert way != MANAGER
+    with executors(tmp_path) as start, Gate(PATIENCE) as gate:
+        executor = start(max_workers=1, drain_period=1, launch_cmd=way)
+        future = executor.submit(mark_and_return, {}, str(trace), 0, 10, gate.port)
+        gate.wait_for(1)
+        assert until(lambda: all(one["draining"] for one in executor.connected_managers()))
+        [manager] = executor.connected_managers()
+        os.kill(manager["pid"], signal.SIGTERM)
+        assert until((tmp_path / "closing").exists)
+        gate.open()
+        assert until(trace.exists)
+        assert until(lambda: all(asleep(pid) for pid in Family().pids("worker")))
+        (tmp_path / "told").touch()
+        assert until(lambda: not executor.connected_managers(), within=15)
+        assert outcomes([future]) == [bytes(10)]
+
+
+def asleep(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"

@@ -177,7 +177,7 @@ def test_shutdown_from_a_callback_is_possible(start):
     assert ended.wait(PATIENCE)
 
 
-@pytest.mark.parametrize(("moment", "within"), [("shutdown", 5), ("reap", 10)], ids=["early", "late"])
+@pytest.mark.parametrize(("moment", "within"), [("shutdown", 15), ("reap", 25)], ids=["early", "late"])
 def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for, monkeypatch, moment, within):
     import threading
 

@@ -165,9 +165,7 @@ class BlockExecutor(Executor):
             self.provider.script_dir, self._own_script_dir = None, False
 
     def raise_if_bad(self) -> None:
-        """Raise if the executor is out of order; `submit` calls it before anything is sent.
-
-        A task that is refused goes to another executor, so that nothing of it may be left here.
+        """Raise if the executor is out of order; `submit` calls it before it does anything else.
 
         Raises:
             BadStateException: with what put it out of order as its cause.

@@ -119,10 +119,12 @@ class GridEngineProvider(BatchProvider):
         if code is not None:
             return ended(code)
         answer = self.run(["qacct", "-j", job_id])
-        if answer.retcode == 0:
-            return _accounted(answer.stdout, self.block_walltime)
-        if self._jobs[job_id].cancelled:
+        accounted = _accounted(answer.stdout, self.block_walltime) if answer.retcode == 0 else None
+        if self._jobs[job_id].cancelled and (accounted is None or accounted.state is JobState.COMPLETED):
+            # a part of it on another node may have ended well; had the script, there would be its exit code
             return JobStatus(JobState.CANCELLED, "it was deleted")
+        if accounted is not None:
+            return accounted
         since = self._unlisted.setdefault(job_id, time.monotonic())
         if _NOT_YET.search(answer.stderr + answer.stdout) and time.monotonic() - since < ACCOUNTING_DELAY:
             return JobStatus(JobState.RUNNING, "it has left the queue, and is not in the accounts yet")

@@ -31,13 +31,23 @@ class Enforcement:
         self._running: set[int] = set()
         self._next_look = 0.0
 
-    def begin(self, tid: int, slot: Slot, need: Mapping[str, Any]) -> None:
-        """Note that a task starts now; its worker is there."""
+    def begin(self, tid: int, slot: Slot, need: Mapping[str, Any], *, born_of: int | None = None) -> None:
+        """Note that a task starts now; its worker is there.
+
+        Args:
+            tid: the task.
+            slot: its worker.
+            need: what it asked for.
+            born_of: the process that the worker has just been forked from: where the task has begun already, no more
+                than that one has in use was there before.
+        """
         self._running.add(tid)
         if "walltime" in need:
             heapq.heappush(self._ends, (time.monotonic() + need["walltime"], tid, slot, need["walltime"]))
         if "memory" in need:
             before = resident_memory([slot.pid])  # what earlier tasks left is not this one's
+            if born_of is not None:
+                before = min(before, resident_memory([born_of]))
             self._limits[tid] = (slot, need["memory"], before)
 
     def end(self, tid: int) -> None:

@@ -311,6 +311,8 @@ class Manager:
         while self._upstream.unacknowledged and not self._dismissed and (left := deadline - time.monotonic()) > 0:
             if not self._upstream.connected:
                 return
+            if self._upstream.unsent:
+                self._upstream.flush()
             if self._upstream.pending():
                 self._on_interchange(-1)
             else:

@@ -51,6 +51,7 @@ class Nursery:
 
     Attributes:
         cells: two shared 64-bit cells for each worker; see `Worker`.
+        zygote: the process that workers are forked from.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Nursery:
         self._lost = 0
         self._births: deque[tuple[Slot, socket.socket]] = deque()
         self._unborn = 0
-        self._zygote = 0
+        self.zygote = 0
         self._control = self._start()
 
     def _start(self) -> socket.socket:
@@ -82,7 +83,7 @@ class Nursery:
         theirs.set_inheritable(True)
         os.set_inheritable(self._shared, True)
         arguments = [sys.executable, "-c", BARE, "flowcore_htex.zygote", str(theirs.fileno()), str(self._shared)]
-        self._zygote = os.posix_spawn(sys.executable, arguments, os.environ)
+        self.zygote = os.posix_spawn(sys.executable, arguments, os.environ)
         theirs.close()
         try:
             ours.send(json.dumps({"sys_path": self._sys_path}).encode())
@@ -162,7 +163,7 @@ class Nursery:
                     continue
         self._loop.unwatch(self._control.fileno())
         self._control.close()
-        os.waitpid(self._zygote, 0)
+        os.waitpid(self.zygote, 0)
         sweep(_SWEEP)
         self._lost += 1
         if self._lost > _ZYGOTES:
@@ -186,7 +187,7 @@ class Nursery:
             pass
         self._control.close()
         try:
-            os.waitpid(self._zygote, os.WNOHANG)
+            os.waitpid(self.zygote, os.WNOHANG)
         except ChildProcessError:
             pass  # it was the last of those that were killed
         sweep(_SWEEP)

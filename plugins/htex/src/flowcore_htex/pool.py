@@ -82,7 +82,7 @@ class WorkerPool:
         """Note that the worker is there: the limits of a task that it was given before begin to count."""
         for task in slot.tasks.values():
             if task.spec:
-                self.enforcement.begin(task.tid, slot, json.loads(task.spec))
+                self.enforcement.begin(task.tid, slot, json.loads(task.spec), born_of=self._nursery.zygote)
 
     def _kill(self, slot: Slot) -> None:
         slot.killed = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import socket
 import time
@@ -161,16 +162,15 @@ class Worker:
             self._watched = True
 
     def _send_what_waits(self) -> None:
-        while self._watched:
+        while True:
             time.sleep(_LOOK)
             with self._turn:
-                overdue = not self._tids or time.perf_counter() - self._oldest > _KEEP_AT_MOST
-                try:
-                    if overdue:
-                        self._flush()
-                except LinkClosed:
-                    pass  # which is noticed when the task has ended
-                self._watched = not overdue
+                if self._tids and time.perf_counter() - self._oldest <= _KEEP_AT_MOST:
+                    continue
+                self._watched = False
+                with contextlib.suppress(LinkClosed):  # which is noticed when the task has ended
+                    self._flush()
+                return
 
     def _keep(self, tid: int, seconds: float, status: int, blob: bytes, large: list[Any]) -> None:
         if large or len(blob) >= wire.BIG:
