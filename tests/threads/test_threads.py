@@ -120,6 +120,25 @@ def test_a_thread_that_cannot_be_started_costs_that_task_alone(start, monkeypatc
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_an_interrupt_of_a_submission_leaves_nothing_of_it(start, monkeypatch, queued):
+    executor = start(1)
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    work = executor._pool._work
+
+    class Interrupted:
+        def put(self, call):
+            if queued:
+                work.put(call)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(executor._pool, "_work", Interrupted())
+        executor.submit(pow, {}, 2, 4)
+    assert executor.outstanding() == 0
+    assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
+
+
 def test_shutdown_does_not_wait_for_a_thread_that_could_not_be_started(start, monkeypatch):
     executor = start(1)
 

@@ -38,11 +38,11 @@ class ThreadPool:
         self._name = name
         self._owner = owner
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._unfinished: set[TaskFuture[Any]] = set()  # as `_busy`, changed by operations that are atomic
+        self._unfinished: set[TaskFuture[Any]] = set()  # as the next two, changed by operations that are atomic
+        self._queued: set[TaskFuture[Any]] = set()  # or keeping a thread, in their callbacks too
         self._busy: set[threading.Thread] = set()
         self._lock = threading.RLock()  # guards what follows; a signal handler may close the pool while it is held
         self._threads: list[threading.Thread] = []
-        self._load = 0  # calls that are queued, or that keep a thread, in their callbacks too
         self._closed = False
 
     def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskFuture[Any]:
@@ -54,19 +54,19 @@ class ThreadPool:
         """
         future: TaskFuture[Any] = TaskFuture()
         future.add_done_callback(self._unfinished.discard)
-        with self._lock:
-            if self._closed:
-                message = f"{self._owner} has been shut down and takes no more tasks"
-                raise ShutdownError(message)
-            self._unfinished.add(future)
-            self._load += 1
-            try:
+        try:
+            with self._lock:
+                if self._closed:
+                    message = f"{self._owner} has been shut down and takes no more tasks"
+                    raise ShutdownError(message)
+                self._unfinished.add(future)
+                self._queued.add(future)
                 self._grow()
-            except BaseException:
-                self._load -= 1
-                self._unfinished.discard(future)
-                raise
-            self._work.put((future, function, args, kwargs))
+                self._work.put((future, function, args, kwargs))
+        except BaseException:  # an interrupt may come at any time, also after the last of it
+            future.cancel()
+            self._queued.discard(future)
+            raise
         return future
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class ThreadPool:
     def _grow(self) -> None:
         """Start a thread where one is missing, the lock being held."""
         count = len(self._threads)
-        if not self._closed and count < min(self._load, self._limit):
+        if not self._closed and count < min(len(self._queued), self._limit):
             thread = threading.Thread(target=self._serve, name=f"{self._name}-{count}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -109,9 +109,8 @@ class ThreadPool:
                 _run(*work)
             except BaseException:  # a callback's exit or interrupt must not cost the pool a thread
                 logger.exception("a callback of a task raised")
+            self._queued.discard(work[0])
             del work  # an idle thread keeps no argument and no result alive
-            with self._lock:
-                self._load -= 1
             self._busy.discard(thread)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -21,7 +20,7 @@ from flowcore_htex import wire
 from flowcore_htex.broker import Broker
 from flowcore_htex.errors import InterchangeLost, from_record
 from flowcore_htex.link import Link, LinkClosed
-from flowcore_htex.outbox import HtexFuture, Outbox
+from flowcore_htex.outbox import Call, HtexFuture, Outbox
 from flowcore_htex.parcels import weight_sent
 
 logger = logging.getLogger(__name__)
@@ -86,6 +85,7 @@ class Client:
         self._taken = 0
         self._stuck: list[int] = []
         self._closing = False
+        self._broken_off = False  # what was being sent, by a signal handler: nobody knows how much of it has gone
         self._ending = threading.Lock()
         self._ended = self._abandoned = False
         self._short_lives = 0
@@ -120,6 +120,7 @@ class Client:
         old, self._link = self._link, link
         if old is not None:
             old.close()
+        self._broken_off = False
         self._outbox.restart(self._futures.values())
         self._taken = 0
         self._stuck = []
@@ -133,11 +134,8 @@ class Client:
         with self._lock:
             first = not self._closing
             self._closing = True
-            if first and self._link is not None:
-                try:
-                    self._link.send(wire.END)
-                except LinkClosed:
-                    pass
+            if first:
+                self._say(wire.END)
         self.fail_all(ShutdownError(f"executor {self._label} was shut down before this task ended"))
         if threading.get_ident() == self._receiver_id:
             self._broker.reap(_FAREWELL)
@@ -178,11 +176,19 @@ class Client:
         call = self._outbox.pack(func, spec, args, kwargs)
         future = HtexFuture(self)
         future.call = call
+        future.tid = next(self._numbers)
+        try:
+            self._enqueue(future, call)
+        except BaseException:  # an interrupt: nobody has the future
+            self.cancelled(future)
+            raise
+        return future
+
+    def _enqueue(self, future: HtexFuture, call: Call) -> None:
         with self._lock:
             if self._closing:
                 raise ShutdownError(f"executor {self._label} has been shut down")
-            future.tid = tid = next(self._numbers)
-            self._futures[tid] = future
+            self._futures[future.tid] = future
             waiting = self._outbox.add(future, call)
             if threading.get_ident() == self._receiver_id:
                 if waiting >= _BATCH:
@@ -196,7 +202,6 @@ class Client:
                 self._flush()
             elif waiting == 1:
                 os.eventfd_write(self._wake, 1)
-        return future
 
     def blocks(self) -> set[str]:
         """Return the ids of the blocks that have a manager now."""
@@ -221,15 +226,27 @@ class Client:
 
     def _flush(self) -> None:
         """Send what is in the outbox, as far as the interchange may have it; the lock is held."""
-        link = self._link
-        if link is None:
-            return
         self._last_send = time.perf_counter()
+        self._use(self._outbox.send)
+
+    def _say(self, kind: int, head: bytes = b"") -> None:
+        """Send a message that is no call; the lock is held."""
+        self._use(lambda link: link.send(kind, head))
+
+    def _use(self, send: Callable[[Link], None]) -> None:
+        """Send over the link, if it is whole; the lock is held."""
+        link = self._link
+        if link is None or self._broken_off:
+            return
         try:
-            self._outbox.send(link)
+            send(link)
+            self._wake_after_sending(link)
         except LinkClosed:
-            return  # the thread notices, and sends everything again to the next interchange
-        self._wake_after_sending(link)
+            pass  # the thread notices, and sends everything again to the next interchange
+        except BaseException:  # a signal handler's, as for Ctrl-C: the thread turns to another interchange, too
+            self._broken_off = True
+            os.eventfd_write(self._wake, 1)
+            raise
 
     def _wake_after_sending(self, link: Link) -> None:
         """Wake the thread if there is something to receive; the lock is held.
@@ -296,13 +313,21 @@ class Client:
                     self._handle(*messages.pop())
                 except wire.MALFORMED as error:
                     logger.warning("executor %s: a message is not understood: %s", self._label, error)
-            if dead and silent:
-                raise LinkClosed("its process has ended")
             if self._outbox.due() or link.backlog:
                 with self._lock:
                     self._flush()
-            if silent and time.monotonic() - link.heard > self._patience:
-                raise LinkClosed(f"it was silent for {self._patience:g} s")
+            if fault := self._fault(link, dead=dead, silent=silent):
+                raise LinkClosed(fault)
+
+    def _fault(self, link: Link, *, dead: bool, silent: bool) -> str | None:
+        """Tell why there has to be another interchange, None where there is no reason."""
+        if self._broken_off:
+            return "an interrupt broke off what was being sent to it"
+        if dead and silent:
+            return "its process has ended"
+        if silent and time.monotonic() - link.heard > self._patience:
+            return f"it was silent for {self._patience:g} s"
+        return None
 
     @property
     def _patience(self) -> float:
@@ -356,11 +381,7 @@ class Client:
             return
         taken, self._taken = self._taken, 0
         with self._lock:
-            try:
-                if self._link is not None:
-                    self._link.send(wire.TAKEN, wire.pack_ids([taken]))
-            except LinkClosed:
-                pass  # noticed where it is read
+            self._say(wire.TAKEN, wire.pack_ids([taken]))
 
     def _settle(self, future: HtexFuture, status: int, payload: Any, buffers: Sequence[Any]) -> None:
         self._outbox.landed(future)
@@ -392,10 +413,11 @@ class Client:
         ending = self._broker.reap()
         error = InterchangeLost(self._label, f"{why}; {ending}")
         lived = 0.0 if self._greeting is None else time.monotonic() - self._greeting
-        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
+        if not self._broken_off:
+            self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
         self._greeting = None
         if self._greeted.is_set() and self._short_lives < _SHORT_LIVES:
-            logger.warning("%s; it is started again", error)
+            logger.warning("executor %s: the interchange is started again: %s; %s", self._label, why, ending)
             try:
                 self._resend(self._broker.launch(list(self.managers)))
                 return True
@@ -413,8 +435,7 @@ class Client:
         with self._lock:
             self._begin_with(link)
             self._flush()
-            with contextlib.suppress(LinkClosed):  # it has died meanwhile, as the thread is about to notice
-                link.send(wire.END if self._closing else wire.READY)
+            self._say(wire.END if self._closing else wire.READY)
         for event, _ in list(self._questions.values()):
             event.set()
 
@@ -457,15 +478,12 @@ class Client:
     def _ask_once(self, what: str, blocks: list[str] | None, timeout: float) -> list[dict[str, Any]] | None:
         number = next(self._question_numbers)
         event, answer = self._questions[number] = (threading.Event(), [])
-        with self._lock:
-            try:
-                if self._link is not None:
-                    self._link.send(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
-                    self._wake_after_sending(self._link)
-            except LinkClosed:
-                pass  # the thread notices; it wakes whoever has asked when there is another one, or will be none
-        event.wait(timeout)
-        self._questions.pop(number, None)
+        try:
+            with self._lock:
+                self._say(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
+            event.wait(timeout)  # where the link is closed, the thread sets it when there is another, or will be none
+        finally:
+            self._questions.pop(number, None)
         return answer[0] if answer else None
 
     def drop_after_fork(self) -> None:

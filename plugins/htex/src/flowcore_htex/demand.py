@@ -59,6 +59,8 @@ class Demand:
     def add(self, future: HtexFuture, need: Mapping[str, Any]) -> None:
         """Remember a task until it is done."""
         sized, timed = (any(key in need for key in keys) for keys in (_UNITS, TIME_KEYS))
+        if sized or timed:
+            future.add_done_callback(self._forget)  # first: an interrupt may come at any time
         if sized:
             self._sized[future.tid] = (future, need)
             size = _size(need)
@@ -68,8 +70,8 @@ class Demand:
                 self.surplus += slots - 1
         if timed:
             self._timed[future.tid] = (future, need)
-        if sized or timed:
-            future.add_done_callback(self._forget)
+        if future.done():
+            self._forget(future)
 
     def _forget(self, future: Future[Any]) -> None:
         tid = future.tid  # type: ignore[attr-defined]  # it is the `HtexFuture` that `add` was given
