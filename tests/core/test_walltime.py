@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from flowcore import bash_app, join_app, python_app
+from flowcore.app import timing
 from flowcore.app.errors import AppTimeout
 from flowcore.app.timing import TimedCall
 
@@ -48,6 +51,23 @@ class TestPython:
                     pass
 
         assert isinstance(stubborn().exception(timeout=30), AppTimeout)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python tells of what it ignores
+    def test_one_that_is_in_a_finalizer_then_is_interrupted_all_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(timing, "AGAIN", 0.02)
+
+        class Stubborn:
+            def __del__(self) -> None:
+                while True:
+                    pass
+
+        @python_app
+        def work(walltime: float = 0.02) -> None:
+            Stubborn()
+            while True:
+                pass
+
+        assert isinstance(work().exception(timeout=30), AppTimeout)
 
     def test_that_of_the_call_stands_against_the_default(self) -> None:
         @python_app
@@ -119,7 +139,16 @@ class TestPython:
 
 
 class TestNothingStrays:
-    """The exception arrives inside the call or never: the race is run with walltimes about as long as the call."""
+    """The exception arrives inside the call or never: the race is run with walltimes about as long as the call.
+
+    In a finalizer, which the garbage collector may call at any time, it would be ignored.
+    """
+
+    @pytest.fixture(autouse=True)
+    def without_finalizers(self) -> Iterator[None]:
+        gc.disable()
+        yield
+        gc.enable()
 
     @staticmethod
     def outcomes(count: int, function: Any, expected: type[BaseException] | tuple[()]) -> dict[str, int]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 
 import pytest
 import zmq
 
+from flowcore.errors import ShutdownError
+from flowcore.providers import LocalProvider
+from flowcore.thread_pool import ThreadPool
 from flowcore_htex import client, wire
 from flowcore_htex.link import StreamLink
 from flowcore_htex.zlink import ZmqLink, to_frames
@@ -140,3 +144,49 @@ def test_an_executor_survives_any_number_of_them(start, monkeypatch):
             rig.submit(double, number)
         assert rig.run(double, number) == double(number)
     assert rig.executor.outstanding() == 0
+
+
+FILES = tuple(f"/flowcore_htex/{module}.py" for module in ("client", "outbox", "link", "demand"))
+
+
+def use(executor, futures):
+    futures.append(executor.submit(double, {}, 1))
+    futures.append(executor.submit(double, {"cores": 0.1}, 2))
+    futures[0].cancel()
+    executor.connected_managers()
+
+
+def ended_within(executor, futures, step):
+    """Use the executor, and shut it down in this thread `step` calls later; return whether it came to that."""
+    left = step
+
+    def watch(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename.endswith(FILES) and event in ("call", "c_call", "c_return"):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                executor.shutdown()
+
+    sys.setprofile(watch)
+    try:
+        use(executor, futures)
+    except ShutdownError:
+        assert left <= 0
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+
+
+def test_a_signal_handler_may_shut_down_within_any_call(start):
+    step = 0
+    came = True
+    while came:
+        step += 5
+        rig, futures = start(provider=LocalProvider(init_blocks=0, min_blocks=0)), []
+        using = ThreadPool(1, "user", "the test").submit(ended_within, (rig.executor, futures, step), {})
+        came = using.result(PATIENCE)
+        rig.close()
+        assert all(future.done() for future in futures), step
+        assert rig.left() == [True]
+    assert step > 30

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from flowcore.app.errors import AppTimeout
+
+AGAIN: Final = 3.0
+"""Seconds that an app has to end once it is interrupted, for what it does finally; then it is interrupted again."""
 
 
 class _WalltimeReachedError(BaseException):
@@ -18,7 +21,8 @@ class TimedCall:
     """A function that is interrupted when it has run for its walltime.
 
     The interruption is an exception raised in the function's thread, so it comes as soon as the interpreter runs
-    Python code there. A function inside a long call of C code ends late; executors that honour `walltime` kill it.
+    Python code there, and again `AGAIN` seconds later if the function has not ended by then. A function inside a long
+    call of C code ends late; executors that honour `walltime` kill it.
 
     Args:
         function: what is called.
@@ -48,6 +52,7 @@ class TimedCall:
             finally:
                 deadline.end()
         except _WalltimeReachedError:
+            deadline.end()  # should it have come in the middle of that
             message = (
                 f"{getattr(self.function, '__name__', self.function)} ran longer than its walltime of {self.seconds} s"
             )
@@ -55,31 +60,34 @@ class TimedCall:
 
 
 class _Deadline:
-    """A timer that raises in the thread that began it, and never after that thread has ended it."""
+    """A clock that raises in the thread that began it, and never after that thread has ended it.
+
+    What is raised while a finalizer runs goes no further than that, so it is raised again every `AGAIN` seconds.
+    """
 
     def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._thread = ctypes.c_ulong(threading.get_ident())
         self._lock = threading.Lock()
-        self._over = False
+        self._over = threading.Event()
         self._raised = False
-        self._timer = threading.Timer(seconds, self._raise)
-        self._timer.daemon = True
-        self._timer.name = "flowcore-walltime"
 
     def begin(self) -> None:
         """Start the clock."""
-        self._timer.start()
+        threading.Thread(target=self._run, name="flowcore-walltime", daemon=True).start()
 
     def end(self) -> None:
         """Stop the clock; what was raised and has not arrived yet never will."""
         with self._lock:
-            self._over = True
+            self._over.set()
             if self._raised:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
-        self._timer.cancel()
 
-    def _raise(self) -> None:
-        with self._lock:
-            if not self._over:
-                self._raised = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_WalltimeReachedError))
+    def _run(self) -> None:
+        seconds = self._seconds
+        while not self._over.wait(seconds):
+            with self._lock:
+                if not self._over.is_set():
+                    self._raised = True
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_WalltimeReachedError))
+            seconds = AGAIN

@@ -65,7 +65,7 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may write, or close, in the middle of a record
         self._stream: BinaryIO | None = None
 
     def append(self, hashsum: str, result: object) -> None:

@@ -107,7 +107,7 @@ class BasicMemoizer(Memoizer):
         self.memoize = memoize
         self._outcomes: dict[str, Future[Any]] = {}
         self._stored: dict[str, Stored] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may checkpoint, or end the run, while it is held
         self._unwritten: list[tuple[str, Any]] = []
         self._writer: CheckpointWriter | None = None
         self._periodic: threading.Thread | None = None
@@ -124,7 +124,7 @@ class BasicMemoizer(Memoizer):
         """
         stored = self._read(Path(config_run_dir))
         if self._pid not in (None, os.getpid()):  # this process was forked, and the run is its parent's
-            self._lock, self._writer, self._periodic = threading.Lock(), None, None
+            self._lock, self._writer, self._periodic = threading.RLock(), None, None
         with self._lock:
             if self._pid == os.getpid():
                 fault = f"{self!r} serves a run that is not over"

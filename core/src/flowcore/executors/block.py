@@ -75,7 +75,7 @@ class BlockExecutor(Executor):
         self.storage_access = storage_access
         self._provider_blocks = Blocks(label, provider, self.block_command, self.connected_blocks)
         self._own_script_dir = False
-        self._bad_state_lock = threading.Lock()  # guards what follows; nothing is called while it is held
+        self._bad_state_lock = threading.RLock()  # guards what follows; but for signal handlers nothing is called then
         self._bad_state: Exception | None = None
         self._demand_limit = math.inf  # wanted slots above which another block would be started
         self._on_demand: Callable[[], None] | None = None

@@ -49,7 +49,7 @@ class Blocks:
         self._command = command
         self._connected = connected
         self._calls = threading.Lock()  # held during calls of the provider; taken before `_lock`, never after
-        self._lock = threading.Lock()  # guards `_ledger`; nothing is called while it is held
+        self._lock = threading.RLock()  # guards `_ledger`; nothing but a signal handler is called while it is held
         self._ledger = Ledger()
         self._open = True
         self.silence: Silence | None = None  # since the provider last answered; written under `_calls`

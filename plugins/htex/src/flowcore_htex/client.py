@@ -50,7 +50,8 @@ class Client:
 
     `submit` may be called from any thread and never waits. Everything that arrives is handled by one thread,
     `flowcore-htex-client-LABEL`; it writes `_link` and `managers`. `_lock` guards the outbox, the
-    futures' ids and sending; no callback and no user code runs while it is held.
+    futures' ids and sending; no callback and no user code runs while it is held, but for signal handlers: one that
+    shuts down may come in the middle of anything.
 
     Args:
         label: the executor's label.
@@ -77,7 +78,7 @@ class Client:
         self._changed = changed
         self._broken = broken
         self._stuck_changed = stuck_changed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._futures: dict[int, HtexFuture] = {}
         self._outbox = Outbox()
         self._numbers = itertools.count(1)
@@ -85,8 +86,9 @@ class Client:
         self._taken = 0
         self._stuck: list[int] = []
         self._closing = False
+        self._sending = False
         self._broken_off = False  # what was being sent, by a signal handler: nobody knows how much of it has gone
-        self._ending = threading.Lock()
+        self._ending = threading.RLock()
         self._ended = self._abandoned = False
         self._short_lives = 0
         self._greeting: float | None = None
@@ -131,15 +133,18 @@ class Client:
 
     def shutdown(self) -> None:
         """End the interchange and with it the managers; every future is done afterwards. Idempotent."""
+        within = self._lock._is_owned()  # type: ignore[attr-defined]  # `Condition` uses it, too
         with self._lock:
             first = not self._closing
             self._closing = True
             if first:
                 self._say(wire.END)
         self.fail_all(ShutdownError(f"executor {self._label} was shut down before this task ended"))
-        if threading.get_ident() == self._receiver_id:
-            self._broker.reap(_FAREWELL)
-            self._abandoned = True  # called back by a future: the thread closes the rest when it ends
+        if within or threading.get_ident() == self._receiver_id:  # a signal handler, or called back by a future
+            self._abandoned = True  # the thread, which is not to be waited for, closes the rest when it ends
+            self._broker.reap(0.0 if self._sending else _FAREWELL)
+            if self._thread is None or not self._thread.is_alive():
+                self._close()
             return
         with self._ending:
             if not self._ended:
@@ -158,12 +163,14 @@ class Client:
             self._broker.reap(_FAREWELL)
 
     def _close(self) -> None:
-        if self._ended:  # by the thread, which has been joined
-            return
-        self._ended = True
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            link, self._link = self._link, None
+            if link is not None:
+                link.close()
         self.managers.clear()
-        if self._link is not None:
-            self._link.close()
         self._broker.close()
         _clients.discard(self)
 
@@ -179,15 +186,19 @@ class Client:
         future.tid = next(self._numbers)
         try:
             self._enqueue(future, call)
+            self._refuse_when_closing()  # a signal handler may have shut down in the middle of that
         except BaseException:  # an interrupt: nobody has the future
             self.cancelled(future)
             raise
         return future
 
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise ShutdownError(f"executor {self._label} has been shut down")
+
     def _enqueue(self, future: HtexFuture, call: Call) -> None:
         with self._lock:
-            if self._closing:
-                raise ShutdownError(f"executor {self._label} has been shut down")
+            self._refuse_when_closing()
             self._futures[future.tid] = future
             waiting = self._outbox.add(future, call)
             if threading.get_ident() == self._receiver_id:
@@ -238,6 +249,10 @@ class Client:
         link = self._link
         if link is None or self._broken_off:
             return
+        if self._sending:  # this is a signal handler, in the middle of it; the thread sends what waits
+            os.eventfd_write(self._wake, 1)
+            return
+        self._sending = True
         try:
             send(link)
             self._wake_after_sending(link)
@@ -247,6 +262,8 @@ class Client:
             self._broken_off = True
             os.eventfd_write(self._wake, 1)
             raise
+        finally:
+            self._sending = False
 
     def _wake_after_sending(self, link: Link) -> None:
         """Wake the thread if there is something to receive; the lock is held.

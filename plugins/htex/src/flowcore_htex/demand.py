@@ -50,7 +50,7 @@ class Demand:
         self._sized: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
         self._timed: dict[int, tuple[HtexFuture, Mapping[str, Any]]] = {}
         self._most_seconds = float("inf")
-        self._lock = threading.Lock()  # guards all that follows
+        self._lock = threading.RLock()  # guards all that follows; a signal handler may end tasks while it is held
         self._taken: dict[int, tuple[_Size, float]] = {}
         self._slots: Callable[[_Size], float] | None = None
         self.surplus = 0.0
