@@ -49,11 +49,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def thread_seconds(pid: int) -> dict[str, float]:
-    """Return the processor time of each thread of a process by the thread's name; that of its first is 'main'."""
+    """Return the processor time of each living thread of a process by its name; that of its first is 'main'."""
     found: dict[str, float] = {}
     for path in (_PROC / str(pid) / "task").iterdir():
-        name = "main" if path.name == str(pid) else (path / "comm").read_text().strip()
-        found[name] = found.get(name, 0.0) + int((path / "schedstat").read_text().split()[0]) / 1e9
+        with contextlib.suppress(OSError):  # it has ended just now
+            name = "main" if path.name == str(pid) else (path / "comm").read_text().strip()
+            found[name] = found.get(name, 0.0) + int((path / "schedstat").read_text().split()[0]) / 1e9
     return found
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import select
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -136,6 +139,31 @@ class TestPython:
                 pass
 
         assert isinstance(body().exception(timeout=30), AppTimeout)
+
+    @pytest.mark.parametrize("seconds", [0.01, 0.0001])
+    def test_what_is_profiled_afterwards_does_not_hang(self, seconds: float) -> None:
+        script = f"""
+        import sys
+        from flowcore.app.errors import AppTimeout
+        from flowcore.app.timing import TimedCall
+
+        def work():
+            for _ in range(1000):
+                sum(range(1000))
+
+        def called():
+            return "called"
+
+        for _ in range(20):
+            try:
+                TimedCall(work, {seconds})()
+            except AppTimeout:
+                pass
+        sys.setprofile(lambda *_: None)
+        print(called())
+        """
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "called\n"
 
 
 class TestNothingStrays:

@@ -62,7 +62,8 @@ class TimedCall:
 class _Deadline:
     """A clock that raises in the thread that began it, and never after that thread has ended it.
 
-    What is raised while a finalizer runs goes no further than that, so it is raised again every `AGAIN` seconds.
+    What is raised while a finalizer runs goes no further than that, so it is raised again every `AGAIN` seconds. And
+    nothing that was raised is taken back: Python 3.11 hangs in whatever is profiled or traced after that.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -70,24 +71,27 @@ class _Deadline:
         self._thread = ctypes.c_ulong(threading.get_ident())
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._raised = False
 
     def begin(self) -> None:
         """Start the clock."""
         threading.Thread(target=self._run, name="flowcore-walltime", daemon=True).start()
 
     def end(self) -> None:
-        """Stop the clock; what was raised and has not arrived yet never will."""
-        with self._lock:
-            self._over.set()
-            if self._raised:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+        """Stop the clock; what was raised and has not arrived yet arrives in here, or at the call of this."""
+        while True:
+            try:
+                with self._lock:
+                    self._over.set()
+                for _ in range(3):  # what was raised before arrives here at the latest: where a loop goes back
+                    pass
+            except _WalltimeReachedError:
+                continue
+            return
 
     def _run(self) -> None:
         seconds = self._seconds
         while not self._over.wait(seconds):
             with self._lock:
                 if not self._over.is_set():
-                    self._raised = True
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_WalltimeReachedError))
             seconds = AGAIN
