@@ -173,10 +173,13 @@ class TestNothingStrays:
     """
 
     @pytest.fixture(autouse=True)
-    def without_finalizers(self) -> Iterator[None]:
+    def hurried_and_without_finalizers(self) -> Iterator[None]:
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
         gc.disable()
         yield
         gc.enable()
+        sys.setswitchinterval(interval)
 
     @staticmethod
     def outcomes(count: int, function: Any, expected: type[BaseException] | tuple[()]) -> dict[str, int]:
