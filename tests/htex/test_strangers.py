@@ -90,6 +90,7 @@ class Target:
         self.settings = json.loads((Path(executor.logdir) / "manager.json").read_text())
         assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
         self.family = Family()
+        assert until(lambda: len(self.family.pids("worker")) >= executor.options.max_workers, PATIENCE)
         self.before = self._state()
         self.memory = memory(self.family.one("interchange"))
 

@@ -19,7 +19,8 @@ from flowcore.testing.commands import COMMANDS, printed
 TIMEOUT = 30.0
 """Seconds that a launcher may take for a test on a busy machine."""
 
-STUBBORN = "trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 60 & wait $!; done"
+# A shell that has just forked, and not become `sleep` yet, may take the signal and lose it: it would hold the pipe.
+STUBBORN = "trap 'echo told; kill -KILL $! 2>/dev/null; exit 0' TERM; echo ready; while :; do sleep 60 & wait $!; done"
 
 
 class LauncherConformance(ABC):
