@@ -84,6 +84,7 @@ class ThreadPool:
         while not self._work.empty():  # what has failed just now need not be looked at
             with suppress(queue.Empty):
                 self._work.get_nowait()
+        self._queued.clear()
         for _ in threads:
             self._work.put(None)
         deadline = time.monotonic() + JOIN_SECONDS

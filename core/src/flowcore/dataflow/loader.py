@@ -57,7 +57,8 @@ def clear(*, wait: bool = True) -> None:
 
     Args:
         wait: whether its tasks are waited for first, those that callbacks submit included; False fails those that are
-            unfinished with a `ShutdownError`.
+            unfinished with a `ShutdownError`. A signal handler needs False: what it interrupted may be in the middle of
+            sending the tasks that it would wait for.
     """
     kernel = _loaded
     if kernel is None:
