@@ -14,4 +14,4 @@ def last_act(folder: Path, name: str) -> str:
         name: shell text that is another one for each copy.
     """
     quoted = shlex.quote(str(folder))
-    return f"trap 'echo > {quoted}/told-'{name}'; exit 0' TERM\necho > {quoted}/up-{name}\nsleep 600 &\nwait"
+    return f"sleep 600 &\ntrap 'echo > {quoted}/told-'{name}'; exit 0' TERM\necho > {quoted}/up-{name}\nwait"

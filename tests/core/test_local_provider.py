@@ -114,7 +114,7 @@ def test_cancel_ends_a_job_that_ignores_sigterm_and_its_children(jobs) -> None:
 
 def test_cancel_gives_a_job_the_time_to_end_well(jobs, tmp_path: Path) -> None:
     local = jobs()
-    job_id, _ = local.ready(f"trap 'echo ended > {tmp_path}/sign; exit 0' TERM; echo > $fifo; sleep 600 & wait")
+    job_id, _ = local.ready(f"sleep 600 & trap 'echo ended > {tmp_path}/sign; exit 0' TERM; echo > $fifo; wait")
     assert local.provider.cancel([job_id]) == [True]
     assert (tmp_path / "sign").read_text() == "ended\n"
     assert local.provider.status([job_id])[0].state is JobState.CANCELLED

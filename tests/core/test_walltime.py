@@ -72,6 +72,55 @@ class TestPython:
 
         assert isinstance(work().exception(timeout=30), AppTimeout)
 
+    def test_an_error_that_comes_of_the_interruption_is_the_cause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clocks: list[Any] = []
+        start = timing._Clock.start
+        monkeypatch.setattr(timing._Clock, "start", lambda clock: clocks.append(clock))
+
+        def work() -> None:
+            try:
+                start(clocks[0])
+                while True:
+                    pass
+            finally:
+                raise KeyError("half done")
+
+        with pytest.raises(AppTimeout, match="work ran longer") as caught:
+            TimedCall(work, 0.01)()
+        assert isinstance(caught.value.__cause__, KeyError)
+
+    def test_an_inner_call_leaves_the_interruption_of_the_outer_one_alone(self) -> None:
+        def outer() -> None:
+            while True:
+                TimedCall(lambda: sum(range(1000)), 60)()
+
+        with pytest.raises(AppTimeout, match=r"outer ran longer than its walltime of 0\.05 s"):
+            TimedCall(outer, 0.05)()
+
+    def test_one_that_does_nothing_but_start_threads_is_interrupted(self) -> None:
+        script = """
+        import threading
+        from flowcore.app.errors import AppTimeout
+        from flowcore.app.timing import TimedCall
+
+        def work():
+            while True:
+                threading.Thread(target=int).start()
+
+        for number in range(100):
+            try:
+                TimedCall(work, 0.01)()
+            except AppTimeout:
+                print("interrupted")
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.stdout, done.stderr) == ("interrupted\n" * 100, "")
+
+    def test_a_walltime_of_ages_is_none(self) -> None:
+        assert TimedCall(lambda: "done", 1e12)() == "done"
+
     def test_that_of_the_call_stands_against_the_default(self) -> None:
         @python_app
         def work(walltime: float = 0.001) -> str:
@@ -115,6 +164,21 @@ class TestPython:
             raise KeyError
 
         assert isinstance(fail().exception(), KeyError)
+        for thread in threading.enumerate():
+            if thread.name == "flowcore-walltime":
+                thread.join(10)
+                assert not thread.is_alive()
+
+    def test_the_clock_is_stopped_where_its_start_is_broken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        start = timing._Clock.start
+
+        def broken_off(clock: Any) -> None:
+            start(clock)
+            raise RuntimeError("release unlocked lock")
+
+        monkeypatch.setattr(timing._Clock, "start", broken_off)
+        with pytest.raises(RuntimeError, match="release unlocked lock"):
+            TimedCall(int, 3600)()
         for thread in threading.enumerate():
             if thread.name == "flowcore-walltime":
                 thread.join(10)

@@ -44,54 +44,79 @@ class TimedCall:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the function's result, or raise `AppTimeout`."""
-        deadline = _Deadline(self.seconds)
+        clock = _Clock(self.seconds)
         try:
-            deadline.begin()
             try:
+                clock.start()
                 return self.function(*args, **kwargs)
-            finally:
-                deadline.end()
-        except _WalltimeReachedError:
-            deadline.end()  # should it have come in the middle of that
+            finally:  # an exception of the clock's arrives after a call or where a loop goes back, and nowhere else
+                clock.over = True  # so this is done, whatever comes
+                clock.bell.release()  # and this
+                for _ in range(3):  # and what was raised before arrives here at the latest
+                    pass
+        except BaseException as error:
+            if not (clock.fired and _is_interruption(error)):
+                raise
             message = (
                 f"{getattr(self.function, '__name__', self.function)} ran longer than its walltime of {self.seconds} s"
             )
-            raise AppTimeout(message) from None
+            raise AppTimeout(message) from (None if isinstance(error, _WalltimeReachedError) else error)
 
 
-class _Deadline:
-    """A clock that raises in the thread that began it, and never after that thread has ended it.
+class _Clock:
+    """Raises in the thread that made it, until it is over.
 
     What is raised while a finalizer runs goes no further than that, so it is raised again every `AGAIN` seconds. And
     nothing that was raised is taken back: Python 3.11 hangs in whatever is profiled or traced after that.
+
+    Attributes:
+        over: set by the thread when the call has ended; nothing is raised after that.
+        bell: released with it, so that the clock's own thread ends.
+        fired: whether anything was raised.
     """
 
     def __init__(self, seconds: float) -> None:
+        self.over = self.fired = False
+        self.bell = threading.Lock()
+        self.bell.acquire()
         self._seconds = seconds
         self._thread = ctypes.c_ulong(threading.get_ident())
-        self._lock = threading.Lock()
-        self._over = threading.Event()
 
-    def begin(self) -> None:
-        """Start the clock."""
+    def start(self) -> None:
+        """Let the time run."""
         threading.Thread(target=self._run, name="flowcore-walltime", daemon=True).start()
 
-    def end(self) -> None:
-        """Stop the clock; what was raised and has not arrived yet arrives in here, or at the call of this."""
-        while True:
-            try:
-                with self._lock:
-                    self._over.set()
-                for _ in range(3):  # what was raised before arrives here at the latest: where a loop goes back
-                    pass
-            except _WalltimeReachedError:
-                continue
-            return
-
     def _run(self) -> None:
-        seconds = self._seconds
-        while not self._over.wait(seconds):
-            with self._lock:
-                if not self._over.is_set():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_WalltimeReachedError))
-            seconds = AGAIN
+        seconds = min(self._seconds, threading.TIMEOUT_MAX)
+        looks = 0
+        while not self.bell.acquire(timeout=seconds):
+            # Nothing is called between the look and the end of the raising, so no other thread runs there.
+            if not self.over and (not threading._limbo or looks == _LOOKS):  # type: ignore[attr-defined]
+                self.fired = True
+                _raise_in(self._thread, _REACHED)
+                seconds = AGAIN
+                looks = 0
+            else:
+                seconds = _SOON
+                looks += 1
+
+
+# A thread that is starting another one is not interrupted. The other might be stuck for ever; and up to Python 3.11 it
+# goes by the number of the one that starts it until it runs, so that it may get the exception, and end: nobody would
+# tell the one that waits for it. `_limbo` has those that are being started; should one be stuck there, it is left.
+_SOON: Final = 0.00001
+_LOOKS: Final = 10_000
+_REACHED: Final = ctypes.py_object(_WalltimeReachedError)
+_raise_in: Final = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Tell whether an error is the clock's, or came of it: as where a lock was not held any more."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen and not isinstance(link, AppTimeout):
+        if isinstance(link, _WalltimeReachedError):
+            return True
+        seen.add(id(link))
+        link = link.__context__
+    return False
