@@ -91,7 +91,7 @@ class _Clock:
         looks = 0
         while not self.bell.acquire(timeout=seconds):
             # Nothing is called between the look and the end of the raising, so no other thread runs there.
-            if not self.over and (not threading._limbo or looks == _LOOKS):  # type: ignore[attr-defined]
+            if not self.over and (not _starting or looks == _LOOKS):
                 self.fired = True
                 _raise_in(self._thread, _REACHED)
                 seconds = AGAIN
@@ -103,7 +103,8 @@ class _Clock:
 
 # A thread that is starting another one is not interrupted. The other might be stuck for ever; and up to Python 3.11 it
 # goes by the number of the one that starts it until it runs, so that it may get the exception, and end: nobody would
-# tell the one that waits for it. `_limbo` has those that are being started; should one be stuck there, it is left.
+# tell the one that waits for it. `_starting` has those that are being started; one that is stuck holds up nothing.
+_starting: Final[dict[threading.Thread, threading.Thread]] = getattr(threading, "_limbo", {})
 _SOON: Final = 0.00001
 _LOOKS: Final = 10_000
 _REACHED: Final = ctypes.py_object(_WalltimeReachedError)
