@@ -21,6 +21,9 @@ from flowcore_htex.launch import MANAGER
 OVER_TCP = f"{MANAGER} --socket-host elsewhere"
 """A `launch_cmd` whose managers take themselves for ones on another host: they come over TCP."""
 
+OVER_LOOPBACK = f"{OVER_TCP} --addresses '[\"127.0.0.1\"]'"
+"""The same, but for the addresses of networks that other tests make, and take away again."""
+
 
 PATIENCE = 60
 """Seconds that anything may take before a test fails; more than a busy machine needs."""

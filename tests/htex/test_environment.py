@@ -17,7 +17,7 @@ from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex.errors import WorkerLost
 from marked import Marked
-from nodes import OVER_TCP, PATIENCE, Executors, below, eventually
+from nodes import OVER_LOOPBACK, PATIENCE, Executors, below, eventually
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_relative_entry_of_the_search_path_still_leads_to_the_same_folder(star
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "of_the_script.py").write_text("VALUE = 'found'\n")
     monkeypatch.syspath_prepend("lib")
-    executor = start(launch_cmd=f"cd /; exec {OVER_TCP}")
+    executor = start(launch_cmd=f"cd /; exec {OVER_LOOPBACK}")
     assert executor.submit(import_value, {}).result(PATIENCE) == "found"
 
 
@@ -279,7 +279,7 @@ def test_a_task_runs_in_the_main_thread_of_a_session_of_its_own(start):
 
 
 def test_no_key_is_on_a_command_line_in_an_environment_or_in_a_log(start, tmp_path):
-    executor = start(launch_cmd=OVER_TCP, cert_dir=tmp_path / "keys", worker_debug=True)
+    executor = start(launch_cmd=OVER_LOOPBACK, cert_dir=tmp_path / "keys", worker_debug=True)
     seen = executor.submit(environment, {}).result(PATIENCE)
     keys = [path.read_bytes() for path in (tmp_path / "keys").glob("*/*")]
     assert len(keys) >= 2

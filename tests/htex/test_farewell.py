@@ -17,7 +17,7 @@ from flowcore_htex.launch import MANAGER
 from flowcore_htex.link import LinkClosed
 from htex_rig import PATIENCE, Family, executions, executors, outcomes, stopped, until
 from interchange_bench import Bench
-from nodes import OVER_TCP
+from nodes import OVER_LOOPBACK
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def mark_and_return(path, number, size, port=None):
 
 
 @pytest.mark.parametrize("end", ["drained", "SIGTERM"])
-@pytest.mark.parametrize(("way", "size"), [(MANAGER, 100_000), (OVER_TCP, 1_000_000)], ids=["local", "TCP"])
+@pytest.mark.parametrize(("way", "size"), [(MANAGER, 100_000), (OVER_LOOPBACK, 1_000_000)], ids=["local", "TCP"])
 def test_a_manager_ends_when_its_last_outcomes_have_arrived(tmp_path, way, size, end):
     """The interchange is stopped meanwhile: they fill what the kernel holds for it, and more."""
     trace = tmp_path / "trace"

@@ -27,7 +27,19 @@ from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
 from flowcore_htex.version import RELEASE
-from nodes import OVER_TCP, PATIENCE, Executors, below, eventually, free_ports, has_ipv6, listening, ports, process_with
+from nodes import (
+    OVER_LOOPBACK,
+    OVER_TCP,
+    PATIENCE,
+    Executors,
+    below,
+    eventually,
+    free_ports,
+    has_ipv6,
+    listening,
+    ports,
+    process_with,
+)
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
@@ -157,7 +169,7 @@ def test_worker_ports_that_are_taken_are_an_error(start, occupied):
 
 def test_worker_port_is_the_one_that_is_listened_on(start):
     (port,) = free_ports(1)
-    executor = start(worker_port=port, launch_cmd=OVER_TCP)
+    executor = start(worker_port=port, launch_cmd=OVER_LOOPBACK)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     assert ports(interchange()) == {port}
     assert f":{port}" in manager_log(executor)
@@ -238,7 +250,7 @@ def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start):
         heartbeat_period=0.2,
         heartbeat_threshold=1,
         address_probe_timeout=10,  # as long as the first search may take on a busy machine
-        launch_cmd=OVER_TCP.replace("{bare} flowcore_htex.manager", shlex.quote(code)),
+        launch_cmd=OVER_LOOPBACK.replace("{bare} flowcore_htex.manager", shlex.quote(code)),
     )
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     (log,) = Path(executor.logdir).rglob("manager.log")
@@ -356,12 +368,12 @@ def test_encrypted_by_default_turns_away_whoever_has_no_key(start):
 
 
 def test_encrypted_tasks_run_over_tcp(start):
-    executor = start(encrypted=True, launch_cmd=OVER_TCP)
+    executor = start(encrypted=True, launch_cmd=OVER_LOOPBACK)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
 
 
 def test_encrypted_false_makes_no_keys_and_asks_for_none(start):
-    executor = start(encrypted=False, launch_cmd=OVER_TCP)
+    executor = start(encrypted=False, launch_cmd=OVER_LOOPBACK)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     assert answers(executor)
     assert not list(Path(executor.logdir).rglob("*secret*"))
@@ -373,7 +385,7 @@ def test_encrypted_0_is_false():
 
 def test_cert_dir_is_made_private_and_holds_the_keys(start, tmp_path):
     folder = tmp_path / "keys"
-    executor = start(cert_dir=str(folder), launch_cmd=OVER_TCP)
+    executor = start(cert_dir=str(folder), launch_cmd=OVER_LOOPBACK)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     (own,) = folder.iterdir()
     assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, own)} == {0o700}
@@ -386,7 +398,7 @@ def test_cert_dir_is_made_private_and_holds_the_keys(start, tmp_path):
 
 
 def test_executors_with_one_cert_dir_do_not_cut_off_each_other(start, tmp_path):
-    options = {"cert_dir": tmp_path / "keys", "launch_cmd": OVER_TCP}
+    options = {"cert_dir": tmp_path / "keys", "launch_cmd": OVER_LOOPBACK}
     first = start(label="first", provider=LocalProvider(max_blocks=2), **options)
     assert first.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     second = start(label="second", **options)
@@ -408,7 +420,7 @@ def test_cert_dir_that_others_can_enter_is_refused(start, tmp_path, mode):
 def test_cert_dir_that_is_private_already_is_used(start, tmp_path):
     folder = tmp_path / "keys"
     folder.mkdir(mode=0o700)
-    executor = start(cert_dir=folder, launch_cmd=OVER_TCP)
+    executor = start(cert_dir=folder, launch_cmd=OVER_LOOPBACK)
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
 
 
