@@ -143,6 +143,17 @@ def test_a_job_that_could_not_be_cancelled_does_nothing_when_it_starts(say: Say,
     assert provider._jobs[job_id].status.state is JobState.PENDING
 
 
+def test_a_job_that_starts_while_it_is_cancelled_does_nothing(say: Say, tmp_path: Path) -> None:
+    """Grid Engine's first kill misses a job that is not in its process group yet, and the next ones are left out."""
+    say("qsub", script="echo 7")
+    say("qdel", script=f"touch {tmp_path}/started; exec bash {tmp_path}/scripts/*.sh")
+    launcher = SimpleLauncher()
+    provider = GridEngineProvider(script_dir=str(tmp_path / "scripts"), launcher=launcher, cmd_timeout=10)
+    assert provider.cancel([provider.submit(f"touch {tmp_path}/ran", 1)]) == [True]
+    assert (tmp_path / "started").exists()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_was_cancelled_before_the_scheduler_fell_silent_counts(say: Say, tmp_path: Path) -> None:
     (tmp_path / "ids").write_text("\n".join(map(str, range(5))))
     take = f"head -n 1 {tmp_path}/ids; sed -i 1d {tmp_path}/ids"
@@ -151,4 +162,4 @@ def test_what_was_cancelled_before_the_scheduler_fell_silent_counts(say: Say, tm
     provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), cmd_timeout=2, status_batch_size=2)
     jobs = [provider.submit("exit 0", 1) for _ in range(5)]
     assert provider.cancel(jobs) == [True, True, False, False, False]
-    assert len(list((tmp_path / "scripts").glob("*.withdrawn"))) == 3
+    assert len(list((tmp_path / "scripts").glob("*.withdrawn"))) == 5

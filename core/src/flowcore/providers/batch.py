@@ -230,11 +230,14 @@ class BatchProvider(Provider):
     def cancel(self, job_ids: Sequence[str]) -> list[bool]:
         """End the jobs; see `Provider`. False for jobs that were not submitted here.
 
+        Those that have not started by then do nothing when they do: what ends a job just as it starts may miss it.
+
         Raises:
-            SchedulerError: the scheduler does not answer, or refuses to end any of them. Those that have not started by
-                then do nothing when they do.
+            SchedulerError: the scheduler does not answer, or refuses to end any of them.
         """
         live = [i for i in dict.fromkeys(job_ids) if i in self._jobs and not self._jobs[i].status.terminal]
+        for job_id in live:
+            self._jobs[job_id].script.withdraw()
         refusals: dict[str, SchedulerError] = {}
         for start, batch in zip(range(0, len(live), self.status_batch_size), self._batches(live), strict=True):
             try:
@@ -242,8 +245,6 @@ class BatchProvider(Provider):
             except SchedulerError as error:  # it does not answer: what is left is not tried
                 refusals |= dict.fromkeys(live[start:], error)
                 break
-        for job_id in refusals:
-            self._jobs[job_id].script.withdraw()
         if refusals and len(refusals) == len(live):
             raise next(iter(refusals.values()))
         for refusal in refusals.values():

@@ -1,4 +1,4 @@
-# What every job does first. A submission that was not answered in time is taken back: the job ends here.
+# What every job does first. A job that was taken back before it started ends here.
 flowcore_job=@{files}
 if [ -e "$flowcore_job.withdrawn" ]; then exit 0; fi
 trap 'echo "$?" > "$flowcore_job.exit"' EXIT
