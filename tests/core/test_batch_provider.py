@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -394,6 +395,59 @@ def test_a_refusal_to_cancel_is_told_for_its_job_alone(make) -> None:
     assert provider.cancel(["1", "2", "3"]) == [True, False, True]
     with pytest.raises(SchedulerError, match="not now"):
         provider.cancel(["2"])
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "state"),
+    [
+        (JobState.COMPLETED, None, JobState.CANCELLED),
+        (JobState.COMPLETED, "0\n", JobState.COMPLETED),
+        (JobState.FAILED, None, JobState.CANCELLED),
+        (JobState.FAILED, "143\n", JobState.CANCELLED),
+    ],
+)
+def test_a_cancelled_job_has_completed_only_if_its_script_came_to_its_end(make, said, code, state) -> None:
+    provider = make()
+    job_id = provider.submit("exit 0", 1)
+    provider.answers[job_id] = RUNNING
+    assert provider.cancel([job_id]) == [True]
+    if code is not None:
+        left(provider, job_id, code)
+    provider.answers[job_id] = JobStatus(said, exit_code=0 if said is JobState.COMPLETED else None)
+    [status] = provider.status([job_id])
+    assert (status.state, status.exit_code) == (state, None if code is None else int(code))
+
+
+@attrs.define(eq=False, kw_only=True)
+class Watched(ShellProvider):
+    """Is asked for the states while it cancels."""
+
+    seen: list[JobState] = attrs.field(factory=list)
+
+    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
+        self.seen += [status.state for status in self.status(job_ids)]
+        return super().cancel_command(job_ids)
+
+
+def test_a_job_that_ends_while_it_is_cancelled_is_cancelled(tmp_path: Path) -> None:
+    provider = Watched(script_dir=str(tmp_path / "scripts"))
+    jobs = [provider.submit("exit 0", 1) for _ in range(2)]
+    provider.answers = dict(zip(jobs, (JobStatus(JobState.FAILED), JobStatus(JobState.COMPLETED)), strict=True))
+    assert provider.cancel(jobs) == [True, True]
+    assert provider.seen == [JobState.CANCELLED] * 2
+
+
+@pytest.mark.parametrize(("first", "state"), [("exit 1", JobState.FAILED), ("exit 0", JobState.CANCELLED)])
+def test_a_refusal_to_cancel_leaves_the_state_to_what_comes(make, first: str, state: JobState) -> None:
+    provider = make(cancel_shell=first)
+    job_id = provider.submit("exit 0", 1)
+    with contextlib.suppress(SchedulerError):
+        provider.cancel([job_id])
+    provider.cancel_shell = "exit 1"
+    with pytest.raises(SchedulerError):
+        provider.cancel([job_id])
+    provider.answers[job_id] = JobStatus(JobState.FAILED)
+    assert provider.status([job_id])[0].state is state
 
 
 def test_a_job_that_has_ended_meanwhile_counts_as_cancelled(make) -> None:

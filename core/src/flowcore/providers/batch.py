@@ -236,8 +236,10 @@ class BatchProvider(Provider):
             SchedulerError: the scheduler does not answer, or refuses to end any of them.
         """
         live = [i for i in dict.fromkeys(job_ids) if i in self._jobs and not self._jobs[i].status.terminal]
+        before = {i for i in live if self._jobs[i].cancelled}
         for job_id in live:
             self._jobs[job_id].script.withdraw()
+            self._jobs[job_id].cancelled = True
         refusals: dict[str, SchedulerError] = {}
         for start, batch in zip(range(0, len(live), self.status_batch_size), self._batches(live), strict=True):
             try:
@@ -245,12 +247,12 @@ class BatchProvider(Provider):
             except SchedulerError as error:  # it does not answer: what is left is not tried
                 refusals |= dict.fromkeys(live[start:], error)
                 break
+        for job_id in refusals.keys() - before:
+            self._jobs[job_id].cancelled = False
         if refusals and len(refusals) == len(live):
             raise next(iter(refusals.values()))
         for refusal in refusals.values():
             logger.warning("%s", refusal)
-        for job_id in live:
-            self._jobs[job_id].cancelled |= job_id not in refusals
         return [job_id in self._jobs and job_id not in refusals for job_id in job_ids]
 
     def run(self, command: Sequence[str], stdin: str = "") -> Answer:
@@ -339,13 +341,20 @@ class BatchProvider(Provider):
         return job.status if job.untold < UNTOLD else BatchProvider.forgotten(self, job_id, job.script)
 
     def _observe(self, job_id: str, answer: JobStatus) -> None:
-        """Take note of what is known of a live job."""
+        """Take note of what is known of a live job.
+
+        One that was cancelled did not do its work, whatever the scheduler makes of its script, unless that has come to
+        its end: a script that starts while its job is cancelled ends well, and so may a part on another node.
+        """
         job = self._jobs[job_id]
-        code = answer.exit_code
-        if code is None and answer.state in {JobState.COMPLETED, JobState.FAILED}:
+        state, message, code = answer.state, answer.message, answer.exit_code
+        if code is None and state in {JobState.COMPLETED, JobState.FAILED}:
             code = job.script.exit_code()
-        state = JobState.CANCELLED if job.cancelled and answer.state is JobState.FAILED else answer.state
-        job.status = attrs.evolve(job.status, state=state, message=answer.message, exit_code=code)
+        if job.cancelled and state is JobState.FAILED:
+            state = JobState.CANCELLED
+        elif job.cancelled and state is JobState.COMPLETED and job.script.exit_code() is None:
+            state, message, code = JobState.CANCELLED, "it was cancelled", None
+        job.status = attrs.evolve(job.status, state=state, message=message, exit_code=code)
 
     def _cancel(self, job_ids: list[str]) -> dict[str, SchedulerError]:
         """Cancel a batch, each job for itself where that fails; return what was refused."""

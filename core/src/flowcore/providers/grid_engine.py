@@ -120,11 +120,10 @@ class GridEngineProvider(BatchProvider):
             return ended(code)
         answer = self.run(["qacct", "-j", job_id])
         accounted = _accounted(answer.stdout, self.block_walltime) if answer.retcode == 0 else None
-        if self._jobs[job_id].cancelled and (accounted is None or accounted.state is JobState.COMPLETED):
-            # a part of it on another node may have ended well; had the script, there would be its exit code
-            return JobStatus(JobState.CANCELLED, "it was deleted")
         if accounted is not None:
             return accounted
+        if self._jobs[job_id].cancelled:
+            return JobStatus(JobState.CANCELLED, "it was deleted")
         since = self._unlisted.setdefault(job_id, time.monotonic())
         if _NOT_YET.search(answer.stderr + answer.stdout) and time.monotonic() - since < ACCOUNTING_DELAY:
             return JobStatus(JobState.RUNNING, "it has left the queue, and is not in the accounts yet")
