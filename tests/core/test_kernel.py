@@ -128,6 +128,18 @@ class TestFace:
         assert kernel.unfinished_count() == 2
         event.set()
 
+    def test_a_task_is_finished_before_those_who_wait_for_it_are_told(self, kernel: DataFlowKernel) -> None:
+        run, called, leave = threading.Event(), threading.Event(), threading.Event()
+        future = python_app(run.wait)(30)
+        future.add_done_callback(lambda _: (called.set(), leave.wait(30)))
+        run.set()
+        try:
+            assert called.wait(30)
+            kernel.wait_for_current_tasks()
+            assert kernel.unfinished_count() == 0
+        finally:
+            leave.set()
+
     def test_tasks_can_be_listed_while_they_come_and_go(self, kernel: DataFlowKernel) -> None:
         stop = threading.Event()
 

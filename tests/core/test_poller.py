@@ -239,8 +239,8 @@ def test_blocks_that_keep_failing_are_not_replaced_in_a_rush(review) -> None:
     demand(executor)
     executor.until(lambda: len(executor.submitted_at) >= 4)
     gaps = [after - before for before, after in zip(executor.submitted_at, executor.submitted_at[1:], strict=False)]
-    assert min(gaps) >= 0.19
-    assert min(gaps[1:]) >= 0.29
+    assert min(gaps) >= 0.1
+    assert min(gaps[1:]) >= 0.2  # a review that came late is followed by one in time
 
 
 def test_a_failing_review_is_logged_tried_again_and_in_the_end_fails_the_tasks(review, caplog) -> None:

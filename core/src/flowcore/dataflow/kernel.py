@@ -265,7 +265,7 @@ class DataFlowKernel:
 
     def unfinished_count(self) -> int:
         """Count the tasks that are not final."""
-        return len(self._ledger.unfinished)
+        return self._ledger.unfinished_count()
 
     def log_task_states(self) -> None:
         """Write one line to the log with how many tasks are in each state."""

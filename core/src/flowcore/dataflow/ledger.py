@@ -79,6 +79,7 @@ class TaskLedger:
         self._lock = threading.RLock()  # another thread of the parent may have held it
         self.closed = True
         self.unfinished = {}
+        self._counts = dict.fromkeys(States, 0)
 
     def count_off(self, task: TaskRecord) -> bool:
         """Note that one of the futures that the task waits for is done; True where it was the last."""
@@ -122,6 +123,10 @@ class TaskLedger:
         """Count the tasks in each state."""
         with self._lock:
             return dict(self._counts)
+
+    def unfinished_count(self) -> int:
+        """Count the tasks whose state is not final, as it is before their future is done."""
+        return sum(count for state, count in self.counts().items() if state not in FINAL_STATES)
 
     def left(self) -> list[TaskRecord]:
         """List the tasks whose futures are not done, those submitted first first."""
