@@ -314,3 +314,45 @@ class TestTaskFutureItself:
             assert refers() is None
         finally:
             gc.enable()
+
+
+def test_an_interrupt_while_it_waits_leaves_nothing_taken() -> None:
+    """It comes in turn after every call that the waiting makes in Python code; a future waits with a timeout."""
+    points = 0
+    for point in range(1000):
+        future: TaskFuture[int] = TaskFuture()
+        left = point
+
+        def tracer(frame: Any, event: str, arg: Any) -> Any:
+            nonlocal left
+            if event == "return" and frame.f_code.co_filename == threading.__file__:
+                left -= 1
+                if left < 0:
+                    left = 1 << 30
+                    raise KeyboardInterrupt
+            return tracer
+
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            with pytest.raises(concurrent.futures.TimeoutError):
+                future.result(0.01)
+            break
+        except KeyboardInterrupt:
+            points += 1
+        finally:
+            sys.settrace(before)
+        setter = in_thread(future.set_result, 1)
+        setter.join(5)
+        assert not setter.is_alive(), f"interrupted at point {point}, it cannot be set"
+    else:
+        raise AssertionError("it never waits to its end")
+    assert future.cancel()
+
+
+def test_a_wait_that_was_in_vain_leaves_nothing_in_the_future() -> None:
+    future: TaskFuture[int] = TaskFuture()
+    for _ in range(3):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            future.exception(0)
+    assert not future._gates

@@ -23,14 +23,16 @@ DONE: Final = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
 class TaskFuture(Future[T]):
-    """A future whose condition variable exists only while somebody waits.
+    """A future that is small, and that an interrupt leaves whole.
 
     The standard library's future allocates a condition, a reentrant lock, a deque and two lists, 1.7 microseconds and
-    1 kB; this one allocates a reentrant lock. In all else it behaves as its base class does, `concurrent.futures.wait`
-    and `as_completed` included, except that `cancel` takes effect at once: there is no notification to wait for.
+    1 kB; this one allocates a reentrant lock. Ctrl-C while somebody waits for that one may leave its lock taken for
+    ever, since a condition takes it in Python code; here who waits has a lock of their own. In all else it behaves as
+    its base class does, `concurrent.futures.wait` and `as_completed` included, except that `cancel` takes effect at
+    once: there is no notification to wait for.
     """
 
-    __slots__ = ("_callbacks", "_cond", "_exception", "_lock", "_result", "_state", "_waiter_list")
+    __slots__ = ("_callbacks", "_cond", "_exception", "_gates", "_lock", "_result", "_state", "_waiter_list")
 
     def __init__(self) -> None:  # the base class's __init__ is what this class replaces
         self._lock = threading.RLock()  # a signal handler may set the future while the thread it interrupts looks at it
@@ -40,6 +42,7 @@ class TaskFuture(Future[T]):
         self._exception: BaseException | None = None
         self._callbacks: Callback[T] | list[Callback[T]] | None = None  # a list where there are several
         self._waiter_list: list[Any] | None = None
+        self._gates: list[threading.Lock] | None = None  # released when there is an outcome
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # the base class has a plain attribute
@@ -134,8 +137,7 @@ class TaskFuture(Future[T]):
         Args:
             timeout: seconds to wait before `TimeoutError`; None waits without a bound.
         """
-        if self._state not in DONE:
-            return super().result(timeout)
+        self._wait(timeout)
         if self._state != FINISHED:
             raise CancelledError
         if self._exception is not None:
@@ -147,9 +149,10 @@ class TaskFuture(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return the task's exception, None where it has a result."""
-        if self._state == FINISHED:
-            return self._exception
-        return super().exception(timeout)
+        self._wait(timeout)
+        if self._state != FINISHED:
+            raise CancelledError
+        return self._exception
 
     def __reduce__(self) -> NoReturn:
         message = (
@@ -158,13 +161,33 @@ class TaskFuture(Future[T]):
         )
         raise TypeError(message)
 
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until there is an outcome; `with` takes and leaves a lock without a place for an interrupt between."""
+        if self._state in DONE:
+            return
+        gate = threading.Lock()
+        gate.acquire()
+        try:
+            with self._lock:
+                gates = self._gates
+                if gates is None:
+                    gates = self._gates = []
+                gates.append(gate)  # before the look: a signal handler that sets the future may come in between
+            if self._state not in DONE and not gate.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+                raise states.TimeoutError
+        finally:
+            with self._lock:
+                if self._gates is not None and gate in self._gates:
+                    self._gates.remove(gate)
+
     def _wake(self, told: str) -> list[Callback[T]]:
         """Wake whoever waits, the lock being held, and hand over the callbacks."""
         if self._waiter_list:
             for waiter in self._waiter_list:
                 getattr(waiter, told)(self)
-        if self._cond is not None:
-            self._cond.notify_all()
+        gates, self._gates = self._gates, None
+        for gate in gates or ():
+            gate.release()
         callbacks, self._callbacks = self._callbacks, None
         if isinstance(callbacks, list):
             return callbacks
