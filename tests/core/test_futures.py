@@ -6,8 +6,10 @@ import asyncio
 import concurrent.futures
 import gc
 import pickle
+import signal
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
@@ -356,3 +358,31 @@ def test_a_wait_that_was_in_vain_leaves_nothing_in_the_future() -> None:
         with pytest.raises(concurrent.futures.TimeoutError):
             future.exception(0)
     assert not future._gates
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_handled_all_the_same() -> None:
+    """As one that comes just before the wait: here it comes to another thread, while the main thread waits."""
+
+    class ComeError(Exception):
+        pass
+
+    def handler(*_: Any) -> None:
+        raise ComeError
+
+    future: TaskFuture[int] = TaskFuture()
+
+    def tell() -> None:
+        while not future._gates:
+            pass
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        begun = time.monotonic()
+        teller = in_thread(tell)
+        with pytest.raises(ComeError):
+            future.result(20)
+        assert time.monotonic() - begun < 15
+        teller.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import _base as states  # the state names are shared with `concurrent.futures.wait`
@@ -20,6 +21,27 @@ CANCELLED: Final = states.CANCELLED
 CANCELLED_AND_NOTIFIED: Final = states.CANCELLED_AND_NOTIFIED
 FINISHED: Final = states.FINISHED
 DONE: Final = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
+
+
+LOOK: Final = 1.0
+"""Seconds after which the main thread looks for signals: one that comes just before a wait does not end it."""
+
+
+def pass_gate(gate: threading.Lock, timeout: float | None = None) -> bool:
+    """Take a lock that another thread releases; False where `timeout` seconds were not enough.
+
+    In the main thread Python's signal handlers run meanwhile, after `LOOK` at the latest.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = LOOK
+    while left > 0:
+        if deadline is not None:
+            left = max(min(LOOK, deadline - time.monotonic()), 0)
+        if gate.acquire(timeout=left):
+            return True
+    return False
 
 
 class TaskFuture(Future[T]):
@@ -173,7 +195,7 @@ class TaskFuture(Future[T]):
                 if gates is None:
                     gates = self._gates = []
                 gates.append(gate)  # before the look: a signal handler that sets the future may come in between
-            if self._state not in DONE and not gate.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            if self._state not in DONE and not pass_gate(gate, timeout):
                 raise states.TimeoutError
         finally:
             with self._lock:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowcore.dataflow.tasks import FINAL_STATES, SUCCESSORS, States, TaskRecord
 from flowcore.errors import NoDataFlowKernelError
+from flowcore.futures import pass_gate
 
 if TYPE_CHECKING:
     from flowcore.dataflow.futures import AppFuture
@@ -117,7 +118,7 @@ class TaskLedger:
         gate.acquire()
         self._gates.append(gate)  # before the look: a signal handler that ends the run may come in between
         if self.unfinished:
-            gate.acquire()
+            pass_gate(gate)
 
     def counts(self) -> dict[States, int]:
         """Count the tasks in each state."""
