@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,18 @@ from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.executors import ThreadPoolExecutor
 
 Load = Callable[..., DataFlowKernel]
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """Let a test end when its threads have: a task that still runs may write a file where the next test is."""
+    before = set(threading.enumerate())
+    yield
+    flowcore.clear(wait=False)
+    deadline = time.monotonic() + 20.0
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{thread.name} still runs"
 
 
 @pytest.fixture
