@@ -251,10 +251,11 @@ def test_a_scheduler_that_does_not_answer_is_an_error_in_time_and_the_job_is_wit
 
 
 def test_a_job_whose_submission_is_interrupted_is_withdrawn(make, tmp_path: Path) -> None:
+    more_than_a_pipe_holds = "head -c 1000000 /dev/zero"  # when it has been written, the answer is being read
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            make(shell="kill -INT $PPID").submit("exit 0", 1)
+            make(shell=f"{more_than_a_pipe_holds}; kill -INT $PPID").submit("exit 0", 1)
     finally:
         signal.signal(signal.SIGINT, before)
     assert len([*(tmp_path / "scripts").glob("*.withdrawn")]) == 1

@@ -155,8 +155,11 @@ def test_a_fake_starter_gets_its_options(
 
 def test_a_copy_ends_with_the_daemon_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # `sh` stands for the daemon on the node, which starts each copy in a session of its own.
-    put(tmp_path / "bin", monkeypatch, aprun='shift 4; setsid sh -c \'setsid "$@" & sleep 1; kill -KILL $$\' sh "$@"')
-    done = run(AprunLauncher(debug=False)("sleep 60 & trap 'echo told; exit 0' TERM; wait; wait", 1, 1))
+    up = tmp_path / "up"
+    os.mkfifo(up)
+    daemon = f'setsid "$@" & read -r _ < {up}; kill -KILL $$'
+    put(tmp_path / "bin", monkeypatch, aprun=f"shift 4; setsid sh -c '{daemon}' sh \"$@\"")
+    done = run(AprunLauncher(debug=False)(f"sleep 60 & trap 'echo told; exit 0' TERM; echo > {up}; wait; wait", 1, 1))
     assert done.stdout == "told\n"
 
 

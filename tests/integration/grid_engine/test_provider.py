@@ -21,6 +21,7 @@ from flowcore.launchers import MpiRunLauncher, SimpleLauncher
 from flowcore.providers import GridEngineProvider
 from flowcore.providers.errors import SubmitException
 from flowcore.testing.blocks import HandRunExecutor
+from signs import last_act
 
 PATIENCE = 30
 
@@ -82,12 +83,11 @@ def test_a_job_on_hold_is_held(make: Make) -> None:
 
 def test_a_cancelled_job_is_cancelled_and_its_copies_are_told(make: Make, tmp_path: Path) -> None:
     provider = make()
-    sign = tmp_path / "sign"
-    job_id = provider.submit(f"trap 'touch {sign}' TERM; sleep 600 & wait; wait", 1)
-    until(provider, job_id, JobState.RUNNING)
+    job_id = provider.submit(last_act(tmp_path, "copy"), 1)
+    eventually((tmp_path / "up-copy").exists, PATIENCE, "the copy")  # Grid Engine says earlier that the job runs
     assert provider.cancel([job_id]) == [True]
     assert ending(provider, job_id).state is JobState.CANCELLED
-    eventually(sign.exists, PATIENCE, "the copy's last act")
+    eventually((tmp_path / "told-copy").exists, PATIENCE, "the copy's last act")
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, JobState.COMPLETED), (7, JobState.FAILED)])
