@@ -344,3 +344,5 @@ def test_a_young_block_is_asked_about_soon_however_seldom_the_old_ones_are(revie
     executor.submit(int, {})
     executor.until(lambda: len(executor.names()) == 2)
     executor.until(lambda: "status" in executor.provider.calls)
+    calls = executor.provider.calls
+    assert calls.index("submit") < calls.index("status")  # the old one was not asked about before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters.packages import require
+from clusters.packages import give_up, require
 from fakes.schedulers import put_command
 from fakes.starters import put_starter
 from flowcore.launchers import AprunLauncher, GnuParallelLauncher, JsrunLauncher, MpiExecLauncher, MpiRunLauncher
@@ -209,7 +209,7 @@ def test_one_failed_copy_fails_a_real_mpiexec_and_the_others_come_to_their_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not (Path(sys.executable).parent / "mpiexec").exists():
-        pytest.skip("there is no mpiexec beside the interpreter; `pip install mpich` brings one")
+        give_up("there is no mpiexec beside the interpreter; `pip install mpich` brings one")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     command = f"if mkdir {tmp_path}/taken 2>/dev/null; then kill -KILL $BASHPID; fi; sleep 0.3; echo ended"
     done = run(MpiExecLauncher(debug=False)(command, 3, 1))
