@@ -11,7 +11,7 @@ import zmq
 from flowcore_htex import wire
 from flowcore_htex.curve import Keys, read_keys
 from flowcore_htex.log import Log
-from flowcore_htex.zlink import ZmqLink, from_frames, new_socket, secure_client, to_frames
+from flowcore_htex.zlink import ZmqLink, from_frames, new_socket, secure_client
 
 
 def endpoint(address: str, port: int) -> str:
@@ -35,7 +35,7 @@ def probe(settings: dict[str, Any], deadline: float, journal: Log) -> ZmqLink | 
             secure_client(sock, keys)
             links[sock] = ZmqLink(sock)
             sock.connect(endpoint(address, port))
-            sock.send_multipart(to_frames(wire.PROBE, b"", ()))
+            links[sock].send(wire.PROBE)
             poller.register(sock, zmq.POLLIN)
             candidates[sock] = endpoint(address, port)
     found = None

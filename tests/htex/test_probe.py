@@ -1,0 +1,58 @@
+"""A manager on another host asks at every address for the interchange, whoever else listens there."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+import zmq
+
+from flowcore_htex.curve import write_keys
+from flowcore_htex.log import Log
+from flowcore_htex.probe import probe
+from flowcore_htex.zlink import new_socket
+from nodes import PATIENCE, eventually
+
+
+def greet(listener):
+    """Answer one connection as a server of something else does."""
+    conversation, _ = listener.accept()
+    with conversation, contextlib.suppress(ConnectionResetError):
+        conversation.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        while conversation.recv(1024):
+            pass
+
+
+@pytest.fixture
+def stranger():
+    """The port of somebody who is no interchange."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=greet, args=(listener,), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(PATIENCE)
+
+
+def test_a_stranger_that_has_been_found_out_before_it_is_asked_does_not_hold_the_manager(
+    stranger, tmp_path, monkeypatch
+):
+    """ZeroMQ gives up an address whose server speaks something else, and then has nowhere to send a question to."""
+    write_keys(tmp_path)
+
+    def slow_to_ask(kind):
+        sock = new_socket(kind)
+        connect = sock.connect
+
+        def connect_and_dawdle(address):
+            connect(address)
+            eventually(lambda: not sock.poll(0, zmq.POLLOUT))
+
+        sock.connect = connect_and_dawdle
+        return sock
+
+    monkeypatch.setattr("flowcore_htex.probe.new_socket", slow_to_ask)
+    settings = {"addresses": ["127.0.0.1"], "ports": [stranger], "cert_dir": str(tmp_path)}
+    assert probe(settings, time.monotonic() + 1, Log(None, None)) is None
