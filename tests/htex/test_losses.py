@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ import htex_tasks as tasks
 from flowcore import python_app
 from flowcore.executors.errors import BadStateException
 from flowcore.providers import LocalProvider
+from flowcore.testing.gate import Gate
+from flowcore.testing.tasks import hold
 from flowcore_htex import wire
 from flowcore_htex.errors import ManagerLost, WorkerLost
 from flowcore_htex.link import BlockingLink, LinkClosed
@@ -81,10 +85,28 @@ def test_a_killed_process_costs_the_tasks_it_ran_and_no_other(start, family, tmp
     lost = [outcome for number, outcome in enumerate(came) if outcome != number]
     assert all(isinstance(error, allowed) for error in lost), lost
     assert len(lost) <= cost
-    if victim == "zygote":
-        assert lost
     assert max(executions(trace).values()) == 1
     assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_killed_process_costs_each_task_that_ran_in_it(start, family, tmp_path, victim):
+    """The test before cannot tell how many: at a given moment, a worker may be between two tasks."""
+    executor = start()
+    trace = tmp_path / "trace"
+    with Gate(PATIENCE) as gate:
+        held = [executor.submit(hold, {}, gate.port) for _ in range(2)]
+        gate.wait_for(2)
+        queued = [executor.submit(tasks.mark, {}, str(trace), number) for number in range(200)]
+        family.kill(victim)
+        error, cost = VICTIMS[victim]
+        ended = [future.exception(PATIENCE) for future in itertools.islice(as_completed(held, PATIENCE), min(cost, 2))]
+        assert [type(one) for one in ended] == [error] * min(cost, 2)
+    assert sum(future.exception(PATIENCE) is None for future in held) == 2 - len(ended)
+    came = outcomes(queued)
+    assert all(outcome == number or type(outcome) is ManagerLost for number, outcome in enumerate(came))
+    assert victim == "manager" or came == list(range(200))
+    assert max(executions(trace).values(), default=0) <= 1
 
 
 @pytest.mark.parametrize("attempt", range(REPEATS))
