@@ -22,7 +22,7 @@ from flowcore.providers.processes import session_members
 from flowcore.testing.blocks import HandRunExecutor
 from flowcore.testing.faults import FaultyProvider
 
-BOUND = 20.0
+BOUND = 60.0
 REFUSAL = SubmitException("job", "no such queue", stdout="", stderr="sbatch: error: invalid partition", retcode=1)
 
 

@@ -19,7 +19,7 @@ from flowcore.providers.errors import BadLauncher, SubmitException
 from flowcore.providers.local import LocalProvider
 from flowcore.providers.processes import session_members
 
-BOUND = 20.0
+BOUND = 60.0
 
 
 class Jobs:

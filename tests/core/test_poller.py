@@ -23,7 +23,7 @@ from flowcore.providers.errors import SubmitException
 from flowcore.testing.blocks import HandRunExecutor
 from flowcore.testing.faults import FaultyProvider
 
-BOUND = 20.0
+BOUND = 60.0
 
 
 class Observed(HandRunExecutor):

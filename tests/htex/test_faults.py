@@ -182,17 +182,17 @@ def test_a_stopped_manager_is_lost_by_its_silence(start, wait_for):
 
 
 def test_a_stopped_interchange_is_replaced(start, wait_for):
-    rig = start(heartbeat_period=0.2, heartbeat_threshold=1)
+    rig = start(heartbeat_period=0.2, heartbeat_threshold=3)
     futures = at_work(rig, wait_for)
     os.kill(rig.interchange(), signal.SIGSTOP)
     assert outcomes(futures) == {type(None): len(futures)}
 
 
 def test_heartbeats_keep_an_idle_run_together(start):
-    rig = start(heartbeat_period=0.1, heartbeat_threshold=0.5)
+    rig = start(heartbeat_period=0.2, heartbeat_threshold=2)
     rig.run(nap, 0)
     before = rig.processes()
-    threading.Event().wait(1.5)
+    threading.Event().wait(4)
     assert rig.run(nap, 1) == 1
     assert rig.processes() == before
 

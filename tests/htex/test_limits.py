@@ -74,7 +74,7 @@ def test_walltime_begins_when_there_is_a_worker(start, tmp_path):
     (tmp_path / "manager.py").write_text(SLOW_ZYGOTE)
     command = f"{{python}} {tmp_path}/manager.py --config {{config}} --block-id {{block_id}}"
     executor = start(max_workers=2, cores_per_worker=0.1, launch_cmd=command)
-    short, long = (executor.submit(time.sleep, {"walltime": 1}, seconds) for seconds in (0.3, 600))
+    short, long = (executor.submit(time.sleep, {"walltime": 1.5}, seconds) for seconds in (0.01, 600))
     assert short.result(PATIENCE) is None
     assert isinstance(long.exception(PATIENCE), WalltimeExceeded)
 

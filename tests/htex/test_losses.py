@@ -367,10 +367,10 @@ def test_a_stopped_interchange_is_replaced_and_nothing_runs_twice(start, family,
 
 
 def test_an_idle_run_keeps_its_interchange_and_its_manager(start, family):
-    executor = start(max_workers=1, heartbeat_period=0.3, heartbeat_threshold=1.5)
+    executor = start(max_workers=1, heartbeat_period=0.3, heartbeat_threshold=3)
     executor.submit(pow, {}, 1, 1).result(PATIENCE)
     before = [family.one(role) for role in ("interchange", "manager", "worker")]
-    assert executor.submit(tasks.nap, {}, 4, "rested").result(PATIENCE) == "rested"
+    assert executor.submit(tasks.nap, {}, 6, "rested").result(PATIENCE) == "rested"
     assert [family.one(role) for role in ("interchange", "manager", "worker")] == before
 
 

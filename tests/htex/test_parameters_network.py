@@ -247,8 +247,8 @@ def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start):
     """No advice on addresses: this one was right."""
     code = "import flowcore_htex.manager as m; m._BIRTH = 0; m.main()"
     executor = start(
-        heartbeat_period=0.2,
-        heartbeat_threshold=1,
+        heartbeat_period=0.5,
+        heartbeat_threshold=3,
         address_probe_timeout=10,  # as long as the first search may take on a busy machine
         launch_cmd=OVER_LOOPBACK.replace("{bare} flowcore_htex.manager", shlex.quote(code)),
     )

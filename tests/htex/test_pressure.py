@@ -244,11 +244,9 @@ def test_large_values_survive_the_loss_of_the_interchange(start, family):
 def test_short_tasks_do_not_wait_behind_long_ones(start):
     executor = start()
     outcomes([executor.submit(tasks.nap, {}, 0.001) for _ in range(200)])  # now it is known as a short function
-    long = executor.submit(tasks.nap, {}, 5, "long")
+    long = executor.submit(tasks.nap, {}, 60, "long")
     short = [executor.submit(tasks.nap, {}, 0.001, number) for number in range(500)]
-    began = time.monotonic()
-    assert outcomes(short, 4) == list(range(500))
-    assert time.monotonic() - began < 4
+    assert outcomes(short, 30) == list(range(500))
     assert not long.done()
     assert long.cancel()
 

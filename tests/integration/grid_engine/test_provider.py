@@ -23,7 +23,7 @@ from flowcore.providers.errors import SubmitException
 from flowcore.testing.blocks import HandRunExecutor
 from signs import last_act
 
-PATIENCE = 30
+PATIENCE = 60
 
 pytestmark = pytest.mark.slow
 
@@ -176,10 +176,12 @@ def test_a_job_among_those_of_others_is_told_apart(make: Make, cell: GridEngineC
 
 
 def test_a_master_that_does_not_answer_costs_an_executor_no_block(make: Make, cell: GridEngineCell, run: Any) -> None:
-    executor = HandRunExecutor(make(cmd_timeout=1))
+    provider = make()
+    executor = HandRunExecutor(provider)
     executor.start(run)
     try:
         eventually(lambda: executor.poll()["0"].state is JobState.RUNNING, PATIENCE, "a running block")
+        provider.cmd_timeout = 1
         cell.master.send(signal.SIGSTOP)
         try:
             begin = time.monotonic()
@@ -187,6 +189,7 @@ def test_a_master_that_does_not_answer_costs_an_executor_no_block(make: Make, ce
             assert time.monotonic() - begin < 5
         finally:
             cell.master.send(signal.SIGCONT)
+            provider.cmd_timeout = 30
         assert not executor.bad_state_is_set
         eventually(lambda: executor.poll()["0"].state is JobState.RUNNING, PATIENCE, "an answer")
     finally:

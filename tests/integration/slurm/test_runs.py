@@ -108,10 +108,11 @@ def test_a_node_that_dies_in_the_middle_of_200_tasks_costs_no_result(slurm: Slur
 
 
 def test_a_scheduler_that_is_away_loses_no_block_and_hangs_nothing(slurm: SlurmCluster) -> None:
-    provider = SlurmProvider(cmd_timeout=1)
+    provider = SlurmProvider()
     executor = HighThroughputExecutor(max_workers=1, provider=provider)
     with flowcore.load(Config(executors=[executor], strategy_period=0.5)):
         where(0).result(BOUND)
+        provider.cmd_timeout = 1
         slurm.master.send(signal.SIGSTOP)
         try:
             polls = threading.Event()
@@ -122,11 +123,11 @@ def test_a_scheduler_that_is_away_loses_no_block_and_hangs_nothing(slurm: SlurmC
             assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
         finally:
             slurm.master.send(signal.SIGCONT)
+            provider.cmd_timeout = 30
         slurm.await_master()
         executor.poll()
         assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
         assert where(0).result(BOUND) in slurm.nodes
-        provider.cmd_timeout = 10
 
 
 def test_a_wrong_partition_is_told_in_the_words_of_slurm(slurm: SlurmCluster) -> None:
