@@ -21,7 +21,7 @@ from flowcore.testing.leftovers import Leftovers
 from flowcore_htex import wire
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.version import RELEASE
-from marked import Marked
+from marked import Marked, oldest_first
 
 PATIENCE = 60
 """Seconds that anything may take before a test fails; more than a busy machine needs."""
@@ -124,10 +124,11 @@ class Family:
             if _runs(line, "zygote") and not _runs(found.get(parents[pid], ""), "zygote")
         }
         if role == "zygote":
-            return sorted(zygotes)
+            return oldest_first(zygotes)
         if role == "worker":
-            return sorted(pid for zygote in zygotes for pid, line in children.get(zygote, []) if _runs(line, "zygote"))
-        return sorted(pid for pid, line in found.items() if _runs(line, role))
+            forked = [process for zygote in zygotes for process in children.get(zygote, [])]
+            return oldest_first(pid for pid, line in forked if _runs(line, "zygote"))
+        return oldest_first(pid for pid, line in found.items() if _runs(line, role))
 
     def one(self, role):
         """Return the pid of the one process with the role, the youngest of several; waits for it."""

@@ -6,10 +6,23 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MARKER = "FLOWCORE_TEST_MARK"
+
+
+def oldest_first(pids: Iterable[int]) -> list[int]:
+    """Return the pids in the order in which their processes started; pids alone do not tell, they begin anew at 1."""
+    return sorted(pids, key=lambda pid: (_started(pid), pid))
+
+
+def _started(pid: int) -> int:
+    """Return the clock tick in which a process started; 0 for one that has gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
 
 
 class Marked:
@@ -24,8 +37,8 @@ class Marked:
         return {pid: line for pid, line in self._all() if pid != os.getpid()}
 
     def matching(self, word: str) -> list[int]:
-        """Return the pids of those with the word in their command line."""
-        return [pid for pid, line in self.processes().items() if word in line]
+        """Return the pids of those with the word in their command line, oldest first."""
+        return oldest_first(pid for pid, line in self.processes().items() if word in line)
 
     def gone(self, within: float) -> dict[int, str]:
         """Wait until none is left, `within` seconds at most; return those that are."""

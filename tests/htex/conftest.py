@@ -15,6 +15,7 @@ import pytest
 
 from flowcore.executors.base import RunContext
 from flowcore_htex.executor import HighThroughputExecutor
+from marked import oldest_first
 
 PATIENCE = 60.0
 GONE_WITHIN = 5.0
@@ -35,7 +36,7 @@ class Rig:
         return self.submit(func, *args, **kwargs).result(PATIENCE)
 
     def processes(self, word: str = "") -> list[int]:
-        return sorted(pid for pid, line in _marked(self.run_id) if word in line)
+        return oldest_first(pid for pid, line in _marked(self.run_id) if word in line)
 
     def held(self) -> int:
         return sum(manager["tasks"] for manager in self.executor.connected_managers())

@@ -298,10 +298,11 @@ def test_an_interchange_that_dies_again_while_it_recovers_loses_nothing(load, fa
     os.kill(manager, signal.SIGKILL)  # the next interchange waits for this one
     killed = {family.kill("interchange")}
     for _ in range(2):
-        killed.add(until(lambda: [pid for pid in family.pids("interchange") if pid not in killed])[-1])
+        newest = until(lambda: [pid for pid in family.pids("interchange") if pid not in killed])[-1]
         over = time.monotonic() + 0.5  # longer than what counts as a life too short, and well within the recovery
         until(lambda: time.monotonic() > over)  # noqa: B023
-        os.kill(max(killed), signal.SIGKILL)
+        os.kill(newest, signal.SIGKILL)
+        killed.add(newest)
     assert outcomes(futures) == list(range(150))
 
 

@@ -66,7 +66,7 @@ class Script:
 
     def kill(self, word: str) -> int:
         """Kill the newest process with the word in its command line."""
-        pid = max(self.marked.matching(word))
+        pid = self.marked.matching(word)[-1]
         os.kill(pid, signal.SIGKILL)
         return pid
 
