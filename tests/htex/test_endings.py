@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 import htex_tasks as tasks
+from flowcore_htex.launch import MANAGER
 from htex_rig import GONE_WITHIN, PATIENCE, Script, executors, outcomes, until
 
 pytestmark = pytest.mark.fault
@@ -36,6 +39,15 @@ def script(tmp_path):
 def start(tmp_path):
     with executors(tmp_path) as start:
         yield start
+
+
+def after_mounting(mount):
+    """Return words that run a command in a mount namespace of its own after shell text; its `$0` is the word between."""
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a mount needs root and unshare")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    return ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"']
 
 
 # -- grandchildren that want to stay
@@ -78,6 +90,36 @@ def test_daemons_outlive_no_run_whose_processes_were_killed(script, victims):
     run.end()
     assert run.marked.gone(GONE_WITHIN) == {}
     assert not run.private_folder().exists()
+
+
+def test_a_manager_that_starts_when_the_script_has_been_killed_ends_at_once(script, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    run = script(f"""
+from flowcore.providers import LocalProvider
+provider = LocalProvider(worker_init="touch {tmp_path}/begun; cat {gate}")
+flowcore.load(Config(executors=[executor(provider=provider)]))
+say("ready")
+time.sleep(600)
+""")
+    assert run.line() == "ready"
+    until((tmp_path / "begun").exists)
+    run.process.kill()
+    run.end()
+    until(lambda: not run.private_folder().exists())
+    assert run.marked.matching("cat ")
+    gate.write_text("go on")
+    assert run.marked.gone(GONE_WITHIN) == {}
+    [errors] = tmp_path.rglob("*block-0*.err")
+    assert f"the run is over, nobody listens at {run.private_folder()}" in errors.read_text()
+
+
+def test_a_manager_on_the_host_of_the_script_with_other_folders_is_not_told_that_the_run_is_over(start):
+    hide = after_mounting('mount -t tmpfs none "$(dirname "$0")"')
+    executor = start(address="127.0.0.1", launch_cmd=f"{shlex.join(hide)} {{socket}} {MANAGER}")
+    assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
+    [log] = Path(executor.logdir).rglob("manager.log")
+    assert "connected to tcp://127.0.0.1:" in log.read_text()
 
 
 @pytest.mark.parametrize("victims", ["interchange", "manager", "zygote", "interchange manager", "interchange zygote"])
@@ -215,14 +257,8 @@ def fill():
 
 def small_disk(folder):
     """Return words that run a command with a disk of 300 kB at `disk`, in a mount namespace of its own."""
-    if os.getuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("a mount needs root and unshare")
     (folder / "disk").mkdir()
-    mount = 'mount -t tmpfs -o size=300k tmpfs disk && exec "$@"'
-    words = ["unshare", "--mount", "sh", "-c", mount, "sh"]
-    if subprocess.run([*words, "true"], cwd=folder, capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespaces here")
-    return words
+    return [*after_mounting("mount -t tmpfs -o size=300k tmpfs disk"), "sh"]
 
 
 def test_a_disk_that_fills_up_during_the_run_costs_no_result(script, tmp_path):

@@ -29,6 +29,7 @@ SETTINGS: Final = (
     "log_level",
     "socket",
     "socket_host",
+    "socket_view",
     "socket_outlives_interchange",
     "addresses",
     "ports",

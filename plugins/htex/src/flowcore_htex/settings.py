@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowcore.serialize import dumps
+from flowcore_htex import private_folder
 from flowcore_htex.addresses import local_addresses
 from flowcore_htex.matching import RandomManagerSelector
 from flowcore_htex.options import Options
@@ -52,6 +53,7 @@ def manager_settings(
         "worker_logs": worker_logdir if options.worker_logdir_root else "",
         "log_level": log_level,
         "socket_host": socket.gethostname(),
+        "socket_view": private_folder.view(),
         "addresses": [options.address] if options.address is not None else local_addresses(),
         "cert_dir": cert_dir,
         "address_probe_timeout": options.address_probe_timeout or _PROBE,

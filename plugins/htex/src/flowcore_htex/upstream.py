@@ -31,7 +31,7 @@ class Upstream:
         self._log = log
         self._unacknowledged: deque[tuple[int, bytes, Sequence[Any]]] = deque()
         self._link: Link | None = None
-        self._local = False  # once it is True, the want of the socket is the end of the run
+        self._local = self._sees_the_socket()  # once it is True, the want of the socket is the end of the run
         self._reached = False
         self.sent = time.monotonic()
         self.unsent = 0
@@ -69,6 +69,16 @@ class Upstream:
             self._link.queue(*outcome)
         self.flush()
 
+    def _sees_the_socket(self) -> bool:
+        """Whether the socket is certain to be here as long as the user's process is."""
+        settings = self._settings
+        return bool(
+            settings["socket_outlives_interchange"]
+            and settings["socket_host"] == socket.gethostname()
+            and settings["socket_view"] is not None
+            and settings["socket_view"] == private_folder.view()
+        )
+
     def _find(self, deadline: float) -> Link:
         path = self._settings["socket"]
         on_this_host = self._local or (self._settings["socket_host"] == socket.gethostname() and os.path.exists(path))
@@ -80,7 +90,7 @@ class Upstream:
                 sock.close()
                 if self._settings["socket_outlives_interchange"] or time.monotonic() > deadline:
                     self._tidy_up(error)
-                    raise Unreachable(f"{path}: {error}") from error
+                    raise Unreachable(f"the run is over, nobody listens at {path}: {error}") from error
                 time.sleep(_RETRY)  # the interchange that is to listen there is being started again
                 continue
             self._log.info(f"connected to {path}")
