@@ -42,7 +42,7 @@ def start(tmp_path):
 
 
 def after_mounting(mount):
-    """Return words that run a command in a mount namespace of its own after shell text; its `$0` is the word between."""
+    """Return words that mount something, then run a command that sees it alone; `$0` is the word between."""
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("a mount needs root and unshare")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
@@ -111,7 +111,7 @@ time.sleep(600)
     gate.write_text("go on")
     assert run.marked.gone(GONE_WITHIN) == {}
     [errors] = tmp_path.rglob("*block-0*.err")
-    assert f"the run is over, nobody listens at {run.private_folder()}" in errors.read_text()
+    assert f"nobody listens any more at {run.private_folder()}" in errors.read_text()
 
 
 def test_a_manager_on_the_host_of_the_script_with_other_folders_is_not_told_that_the_run_is_over(start):

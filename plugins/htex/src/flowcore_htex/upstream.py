@@ -90,7 +90,7 @@ class Upstream:
                 sock.close()
                 if self._settings["socket_outlives_interchange"] or time.monotonic() > deadline:
                     self._tidy_up(error)
-                    raise Unreachable(f"the run is over, nobody listens at {path}: {error}") from error
+                    raise Unreachable(f"nobody listens any more at {path}: {error}") from error
                 time.sleep(_RETRY)  # the interchange that is to listen there is being started again
                 continue
             self._log.info(f"connected to {path}")
