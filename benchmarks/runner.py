@@ -53,6 +53,7 @@ class Run:
         binaries = Path(command[0]).parent
         environment = {
             **os.environ,
+            "TMPDIR": self._folder.name,  # what is killed leaves there what it would have removed
             "PATH": os.pathsep.join([str(binaries), os.environ["PATH"]]),
             "PYTHONPATH": str(extra_path) if extra_path else "",
             MARKER: self.mark,

@@ -14,7 +14,7 @@ import pytest
 
 import htex_tasks as tasks
 from flowcore_htex.launch import MANAGER
-from htex_rig import GONE_WITHIN, PATIENCE, Script, executors, outcomes, until
+from htex_rig import GONE_WITHIN, PATIENCE, Script, executors, outcomes, stopped, until
 
 pytestmark = pytest.mark.fault
 
@@ -112,6 +112,28 @@ time.sleep(600)
     assert run.marked.gone(GONE_WITHIN) == {}
     [errors] = tmp_path.rglob("*block-0*.err")
     assert f"nobody listens any more at {run.private_folder()}" in errors.read_text()
+
+
+def test_a_script_killed_while_it_shuts_down_leaves_no_folder(script, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    run = script(f"""
+flowcore.load(Config(executors=[executor()]))
+nap(0).result()
+say("ready")
+open({str(gate)!r}).read()
+flowcore.clear()
+""")
+    assert run.line() == "ready"
+    manager = run.family.one("manager")
+    with stopped(manager):  # the interchange waits for it to end
+        gate.write_text("go on")
+        [log] = tmp_path.rglob("interchange.log")
+        until(lambda: "told to end" in log.read_text())
+        run.process.kill()
+        run.end()
+    assert run.marked.gone(GONE_WITHIN) == {}
+    assert not run.private_folder().exists()
 
 
 def test_a_manager_on_the_host_of_the_script_with_other_folders_is_not_told_that_the_run_is_over(start):

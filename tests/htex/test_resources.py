@@ -15,6 +15,8 @@ from flowcore.errors import InvalidResourceSpecification
 from flowcore.providers import LocalProvider
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
+from flowcore_htex import client, wire
+from flowcore_htex.link import StreamLink
 from nodes import PATIENCE, ClusterProvider, Executors, eventually, node
 
 
@@ -181,6 +183,25 @@ def test_lower_numbers_run_first_then_the_older_and_none_last(start, gate, tmp_p
     assert first.result(PATIENCE)
     wait(futures, PATIENCE)
     assert [int(line) for line in path.read_text().split()] == [6, 5, 2, 7, 0, 3, 1, 4]
+
+
+def test_a_question_does_not_overtake_the_tasks_that_were_submitted_before(start, gate, monkeypatch):
+    executor = start(max_workers=1)
+    first = executor.submit(tasks.hold, {}, gate.port)
+    gate.wait_for(1)
+    sent = []
+    queue = StreamLink.queue
+    monkeypatch.setattr(StreamLink, "queue", lambda link, kind, *rest: (sent.append(kind), queue(link, kind, *rest)))
+    monkeypatch.setattr(client, "_PAUSE", PATIENCE)  # nothing is sent as it is submitted
+    with monkeypatch.context() as asleep:
+        write, wake = os.eventfd_write, executor._client._wake
+        asleep.setattr(os, "eventfd_write", lambda to, number: None if to == wake else write(to, number))
+        futures = [executor.submit(pow, {}, 2, number) for number in range(3)]
+    assert executor.connected_managers()
+    assert sent.index(wire.TASKS) < sent.index(wire.ASK)
+    gate.open()
+    assert first.result(PATIENCE)
+    assert [future.result(PATIENCE) for future in futures] == [1, 2, 4]
 
 
 def note(path, number):

@@ -20,6 +20,9 @@ from flowcore_htex.errors import VersionMismatch
 from flowcore_htex.zlink import from_frames, secure_client, to_frames
 
 PATIENCE = 60.0
+TURNED_AWAY = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 
 @pytest.fixture
@@ -41,9 +44,11 @@ def dealer():
     socks = []
     with zmq.Context() as context:
 
-        def connect(port, keys):
+        def connect(port, keys, events=0):
             sock = context.socket(zmq.DEALER)
             socks.append(sock)
+            if events:  # before it connects: none is to be missed
+                socks.append(sock.get_monitor_socket(events))
             secure_client(sock, keys)
             sock.connect(f"tcp://127.0.0.1:{port}")
             return sock
@@ -74,14 +79,12 @@ def test_the_run_key_opens(open_run, dealer):
 @pytest.mark.parametrize("kind", ["another key", "no key"])
 def test_a_client_with_the_wrong_key_is_not_heard(open_run, dealer, wait_for, kind):
     keys = read_keys(open_run.settings["cert_dir"])
-    sock = dealer(open_run.port, other_keys(keys) if kind == "another key" else None)
-    monitor = sock.get_monitor_socket()
+    sock = dealer(open_run.port, other_keys(keys) if kind == "another key" else None, TURNED_AWAY)
     with contextlib.suppress(zmq.Again):  # a client that has been turned away already has nowhere to send to
         sock.send_multipart(to_frames(wire.PROBE, b"", ()), zmq.NOBLOCK)
-    assert monitor.poll(10_000)
+    assert sock.get_monitor_socket().poll(PATIENCE * 1000)
     assert not sock.poll(300)
     sock.disable_monitor()
-    monitor.close()
     if kind == "another key":
         assert wait_for(lambda: "with a wrong key" in open_run.logs())
     still_works(open_run)

@@ -497,6 +497,7 @@ class Client:
         event, answer = self._questions[number] = (threading.Event(), [])
         try:
             with self._lock:
+                self._flush()  # what was submitted before the question has been sent before it
                 self._say(wire.ASK, wire.pack_json({"id": number, "what": what, "blocks": blocks or []}))
             event.wait(timeout)  # where the link is closed, the thread sets it when there is another, or will be none
         finally:

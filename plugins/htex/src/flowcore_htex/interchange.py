@@ -65,7 +65,7 @@ class Interchange:
         self._cancelled: set[int] = set()
         self._check_every: float = min(settings["heartbeat_period"], settings["heartbeat_threshold"] / 3)
         self._next_check = time.monotonic() + self._check_every
-        self._congested = self._orphaned = False
+        self._congested = self._over = False
         self._untaken = 0
         self._stuck_changes = 0
         self._descriptors = descriptors.allow()
@@ -152,8 +152,7 @@ class Interchange:
                 self._from_client(*message)
         except LinkClosed:
             self._log.info("the user's process is gone")
-            self._orphaned = True
-            self._going = False
+            self._end()
 
     def _from_client(self, kind: int, head: bytes, buffers: Sequence[Any]) -> None:
         if kind == wire.TASKS:
@@ -176,7 +175,7 @@ class Interchange:
             self._open()
         elif kind == wire.END:
             self._log.info("told to end")
-            self._going = False
+            self._end()
 
     def _accept(self, tasks: list[Task]) -> None:
         if self._recovering is not None:
@@ -237,8 +236,7 @@ class Interchange:
         try:
             client.flush()
         except LinkClosed:
-            self._orphaned = True
-            self._going = False
+            self._end()
             return
         if self._congested != (max(client.backlog, self._untaken) > _CONGESTED):
             self._congested = not self._congested
@@ -444,9 +442,13 @@ class Interchange:
     def _announce(self, event: str, manager: Manager, *, silent: bool = False) -> None:
         self._tell(wire.MANAGERS, {"event": event, "manager": manager.report(), "silent": silent})
 
+    def _end(self) -> None:
+        self._over = True
+        self._going = False
+
     def close(self) -> None:
         """Tell the managers to end, and wait a moment until they have."""
-        if self._orphaned:  # at once: whoever kills all of the run may come next
+        if self._over:  # at once: whoever kills all of the run may come next, or the user's process while it waits
             private_folder.remove(self._settings["socket"])
         for manager in self._managers.values():
             manager.peer.queue(wire.END)
