@@ -22,7 +22,7 @@ from flowcore.testing.gate import Gate
 from flowcore_htex import wire
 from flowcore_htex.errors import ManagerLost
 from flowcore_htex.executor import HighThroughputExecutor
-from flowcore_htex.launch import MANAGER
+from flowcore_htex.launch import INTERCHANGE, MANAGER
 from flowcore_htex.link import StreamLink
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
@@ -32,7 +32,6 @@ from nodes import (
     OVER_TCP,
     PATIENCE,
     Executors,
-    below,
     eventually,
     free_ports,
     has_ipv6,
@@ -208,45 +207,36 @@ def test_address_probe_timeout_none_means_30_seconds(start):
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
 
 
-@contextlib.contextmanager
-def next_interchange_stopped():
-    """Kill the interchange, and stop the next one for a while."""
-    first = process_with("flowcore_htex.interchange")
-    os.kill(first, signal.SIGKILL)
-    found = []
-
-    def there_is_another():
-        found[:] = [pid for pid, line in below().items() if "flowcore_htex.interchange" in line and pid != first]
-        return found
-
-    eventually(there_is_another)
-    os.kill(found[0], signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(found[0], signal.SIGCONT)
+@pytest.fixture
+def start_with_late_successor(start, tmp_path):
+    """Start executors whose first interchange starts at once, and each later one when there is a file named "go"."""
+    first, go = (shlex.quote(str(tmp_path / name)) for name in ("first", "go"))
+    words = f'mkdir {first} 2>/dev/null || until [ -e {go} ]; do sleep 0.05; done; exec "$0" "$@"'
+    return lambda **options: start(interchange_launch_cmd=["/bin/sh", "-c", words, *INTERCHANGE], **options)
 
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_new_interchange_may_take_longer_to_answer_than_the_first(start, gate):
-    executor = start(address_probe_timeout=2, launch_cmd=OVER_TCP)
+def test_a_new_interchange_may_take_longer_to_answer_than_the_first(start_with_late_successor, gate, tmp_path):
+    executor = start_with_late_successor(address_probe_timeout=2, launch_cmd=OVER_TCP)
     held = executor.submit(tasks.hold, {}, gate.port)
     gate.wait_for(1)
     (manager,) = executor.connected_managers()
     (log,) = Path(executor.logdir).rglob("manager.log")
-    with next_interchange_stopped(), contextlib.suppress(AssertionError):
+    os.kill(process_with("flowcore_htex.interchange"), signal.SIGKILL)
+    with contextlib.suppress(AssertionError):
         eventually(lambda: "ended" in log.read_text(), 12)
+    (tmp_path / "go").touch()
     gate.open()
     assert held.result(PATIENCE)
     assert [one["manager"] for one in executor.connected_managers()] == [manager["manager"]]
 
 
 @pytest.mark.fault
-def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start):
+def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start_with_late_successor, tmp_path):
     """No advice on addresses: this one was right."""
     code = "import flowcore_htex.manager as m; m._BIRTH = 0; m.main()"
-    executor = start(
+    executor = start_with_late_successor(
         heartbeat_period=0.5,
         heartbeat_threshold=3,
         address_probe_timeout=10,  # as long as the first search may take on a busy machine
@@ -254,8 +244,9 @@ def test_a_manager_that_finds_no_other_interchange_says_that_it_was_lost(start):
     )
     assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
     (log,) = Path(executor.logdir).rglob("manager.log")
-    with next_interchange_stopped():
-        eventually(lambda: "ended" in log.read_text())
+    os.kill(process_with("flowcore_htex.interchange"), signal.SIGKILL)
+    eventually(lambda: "ended" in log.read_text())
+    (tmp_path / "go").touch()
     assert "the interchange was lost, and no other has answered at" in log.read_text()
     assert "address=" not in log.read_text()
 
