@@ -6,13 +6,17 @@ import contextlib
 import os
 import resource
 import socket
+from pathlib import Path
 
 import pytest
 import zmq
 
 from flowcore.serialize.pickling import dumps
 from flowcore_htex import wire, zlink
+from flowcore_htex.hub import Hub
 from flowcore_htex.link import BlockingLink
+from flowcore_htex.log import Log
+from flowcore_htex.loop import Loop
 from flowcore_htex.zlink import from_frames, to_frames
 from htex_rig import PATIENCE, registration, until
 from interchange_bench import Bench
@@ -118,3 +122,34 @@ def test_a_manager_gets_in_when_others_have_closed_the_files_that_were_too_many(
     with contextlib.closing(sock):
         BlockingLink(sock).send(wire.REGISTER, wire.pack_json(registration(manager="late")))
         assert b"late" in bench.hear(wire.MANAGERS)
+
+
+def connections(port):
+    """Count the connections at a port of this host that a process has open; one in the backlog is nobody's."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] != "0A" and line[9] != "0" for line in lines)
+
+
+def test_a_manager_that_is_gone_before_its_registration_is_read_is_lost_at_once(remote):
+    listener, dealer = remote
+    port = listener.getsockname()[1]
+    events = []
+    forget_context()
+    hub = Hub(
+        [(listener.fileno(), f"tcp://127.0.0.1:{port}")],
+        None,
+        Loop(),
+        lambda _peer, message: events.append(message[0]),
+        lambda _peer: events.append("lost"),
+        Log(None, None),
+    )
+    try:
+        dealer.send_multipart(to_frames(wire.REGISTER, wire.pack_json(registration()), []))
+        assert until(lambda: connections(port) == 1)
+        dealer.close(1000 * PATIENCE)  # sends first
+        assert until(lambda: connections(port) == 0)
+        hub.serve()
+        assert events == [wire.REGISTER, "lost"]
+    finally:
+        hub.close()
+        forget_context()

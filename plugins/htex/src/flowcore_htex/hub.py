@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from flowcore_htex import wire
 from flowcore_htex.curve import Keys
@@ -17,6 +16,7 @@ from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.peers import Manager
 from flowcore_htex.zlink import (
+    Connections,
     authenticator,
     context,
     descriptor_of,
@@ -92,11 +92,11 @@ class Hub:
         self._authenticator = authenticator(keys) if keys is not None else None
         self._router = new_socket(zmq.ROUTER)
         secure_server(self._router, keys)
-        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._connections = Connections(self._router)
         for descriptor, endpoint in listeners:
             self._router.setsockopt(zmq.USE_FD, os.dup(descriptor))
             self._router.bind(endpoint)
-        self._watched = [self._router, self._monitor]
+        self._watched = [self._router, self._connections.monitor]
         if self._authenticator is not None:
             self._watched.append(self._authenticator.socket)
         for sock in self._watched:
@@ -112,19 +112,22 @@ class Hub:
             refused = self._authenticator.serve()
             if refused:
                 self._log.warning(f"refused {refused} connections with a wrong key")
-        self._serve_monitor()
+        self._part()
         for _ in range(1000):
             if not readable(self._router):
                 return
             identity, *frames = self._router.recv_multipart(copy=False)
             self._serve_frames(bytes(identity.buffer), frames)
 
-    def _serve_monitor(self) -> None:
-        while readable(self._monitor):
-            descriptor = recv_monitor_message(self._monitor)["value"]
+    def _part(self) -> None:
+        """Tell of the peers whose connections were closed."""
+        for descriptor in self._connections.update():
             for peer in [peer for peer in self._peers.values() if peer.descriptor == descriptor]:
-                del self._peers[peer.identity]
-                self._lost(peer)
+                self._lose(peer)
+
+    def _lose(self, peer: HubPeer) -> None:
+        del self._peers[peer.identity]
+        self._lost(peer)
 
     def _serve_frames(self, identity: bytes, frames: Sequence[Any]) -> None:
         peer = self._peers.get(identity)
@@ -132,16 +135,19 @@ class Hub:
             message = from_frames(frames)
             if peer is None:
                 peer = HubPeer(self._router, identity)
-            if message[0] == wire.REGISTER:
-                self._serve_monitor()
-                peer.descriptor = frames[0].get(zmq.SRCFD)
+            registers = message[0] == wire.REGISTER
+            if registers:
+                self._part()  # whoever had the descriptor before
+                peer.descriptor = int(frames[0].get(zmq.SRCFD))
                 self._peers[identity] = peer
             peer.heard = time.monotonic()
             self._received(peer, message)
+            if registers and peer.descriptor not in self._connections.open:
+                self._lose(peer)
         except wire.MALFORMED as error:
             self._log.warning(f"dropped a message over TCP: {error}")
 
     def close(self) -> None:
         """Close all sockets, after a moment for what is still to be sent."""
-        self._router.disable_monitor()
+        self._connections.close()
         context().destroy(linger=_LINGER)

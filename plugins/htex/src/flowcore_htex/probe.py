@@ -11,7 +11,7 @@ import zmq
 from flowcore_htex import wire
 from flowcore_htex.curve import Keys, read_keys
 from flowcore_htex.log import Log
-from flowcore_htex.zlink import ZmqLink, from_frames, new_socket, secure_client
+from flowcore_htex.zlink import ZmqLink, new_socket, readable, secure_client
 
 
 def endpoint(address: str, port: int) -> str:
@@ -23,38 +23,52 @@ def endpoint(address: str, port: int) -> str:
     return f"tcp://[{address}]:{port}" if version == 6 else f"tcp://{address}:{port}"
 
 
+class _Candidate:
+    """An address at which there may be an interchange; whoever is reached there is asked."""
+
+    def __init__(self, name: str, keys: Keys | None) -> None:
+        self.name = name
+        self.socket = new_socket(zmq.DEALER)
+        secure_client(self.socket, keys)
+        self.link = ZmqLink(self.socket)
+        self.socket.connect(name)
+        self._asked = 0
+
+    def answers(self, journal: Log) -> bool:
+        """Ask those who have been reached since, and tell whether one has answered as an interchange, and is there."""
+        while self._asked < self.link.handshakes():  # a connection may break before the answer, and be made again
+            self._asked += 1
+            self.link.send(wire.PROBE)
+        while readable(self.socket):
+            try:
+                if self.link.admit() == wire.PROBE:
+                    return True
+            except wire.ProtocolError as error:
+                journal.warning(f"{self.name} answers, but not as an interchange: {error}")
+        return False
+
+
 def probe(settings: dict[str, Any], deadline: float, journal: Log) -> ZmqLink | None:
     """Return a link to the first address that answers until `deadline` (`time.monotonic`), None if none does."""
     keys = _keys(settings, deadline)
+    candidates = [
+        _Candidate(endpoint(address, port), keys) for address in settings["addresses"] for port in settings["ports"]
+    ]
     poller = zmq.Poller()
-    candidates = {}
-    links = {}
-    for address in settings["addresses"]:
-        for port in settings["ports"]:
-            sock = new_socket(zmq.DEALER)
-            secure_client(sock, keys)
-            links[sock] = ZmqLink(sock)
-            sock.connect(endpoint(address, port))
-            links[sock].send(wire.PROBE)
-            poller.register(sock, zmq.POLLIN)
-            candidates[sock] = endpoint(address, port)
+    for candidate in candidates:
+        poller.register(candidate.socket, zmq.POLLIN)
+        poller.register(candidate.link.monitor, zmq.POLLIN)
     found = None
     while found is None and (left := deadline - time.monotonic()) > 0:
-        for sock, _ in poller.poll(int(1000 * left) + 1):
-            try:
-                kind = from_frames(sock.recv_multipart(copy=False))[0]
-            except wire.ProtocolError as error:
-                journal.warning(f"{candidates[sock]} answers, but not as an interchange: {error}")
-                continue
-            if kind == wire.PROBE:
-                found = sock
-                break
-    for sock, name in candidates.items():
-        if sock is found:
-            journal.info(f"connected to {name}")
-        else:
-            links[sock].close(0)
-    return links[found] if found is not None else None
+        poller.poll(int(1000 * left) + 1)
+        found = next((candidate for candidate in candidates if candidate.answers(journal)), None)
+    for candidate in candidates:
+        if candidate is not found:
+            candidate.link.close(0)
+    if found is None:
+        return None
+    journal.info(f"connected to {found.name}")
+    return found.link
 
 
 def _keys(settings: dict[str, Any], deadline: float) -> Keys | None:

@@ -16,6 +16,7 @@ from flowcore_htex.link import LinkClosed, Message
 from flowcore_htex.wire import ProtocolError
 
 _LINGER: Final = 1000
+_OPENED: Final = zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED
 
 
 @functools.cache
@@ -90,17 +91,57 @@ def authenticator(keys: Keys) -> Authenticator:
     return Authenticator(keys)
 
 
+class Connections:
+    """The connections of a socket that has not been bound or connected yet, by descriptor; its monitor tells of them.
+
+    ZeroMQ makes another connection where one breaks, and a descriptor is used again: that something was closed is
+    never to be looked at without what was opened since.
+    """
+
+    def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        self._socket = sock
+        self.monitor = sock.get_monitor_socket(_OPENED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self.open: set[int] = set()
+        self.handshakes = 0
+
+    def update(self) -> list[int]:
+        """Take in what has happened; returns the descriptors of connections that were closed."""
+        closed = []
+        while readable(self.monitor):
+            message = recv_monitor_message(self.monitor)
+            event, descriptor = message["event"], message["value"]
+            if event & _OPENED:
+                self.open.add(descriptor)
+            elif event == zmq.EVENT_DISCONNECTED:
+                self.open.discard(descriptor)
+                closed.append(descriptor)
+            else:
+                self.handshakes += 1
+        return closed
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._socket.disable_monitor()
+        self.monitor.close(0)
+
+
 class ZmqLink:
     """A link over a DEALER or PAIR socket with one peer."""
 
     def __init__(self, sock: zmq.Socket[bytes]) -> None:
         """Take over a socket that has not been bound or connected yet."""
         self._socket = sock
-        self._monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._connections = Connections(sock)
         self._peer: int | None = None
+        self._gone = False
         self.backlog = 0
         self.on_blocked: Callable[[bool], object] = bool
         self.heard = time.monotonic()
+
+    @property
+    def monitor(self) -> zmq.Socket[bytes]:
+        """The socket that tells of connections, for a poller of ZeroMQ."""
+        return self._connections.monitor
 
     def fileno(self) -> int:
         """See `Link`; this descriptor is edge-triggered, so look at `pending` before each wait."""
@@ -108,11 +149,11 @@ class ZmqLink:
 
     def other_filenos(self) -> list[int]:
         """Return the descriptor that tells of a closed connection."""
-        return [descriptor_of(self._monitor)]
+        return [descriptor_of(self.monitor)]
 
     def pending(self) -> bool:
         """Whether there is something to receive."""
-        return readable(self._socket) or readable(self._monitor)
+        return readable(self._socket) or readable(self.monitor)
 
     def receive(self) -> list[Message]:
         """See `Link`."""
@@ -127,16 +168,27 @@ class ZmqLink:
 
     def _peer_is_gone(self) -> bool:
         """Whether the peer's connection has ended; what strangers do at the port is no concern."""
-        while readable(self._monitor):
-            if self._peer in (None, recv_monitor_message(self._monitor)["value"]):
-                return True
-        return False
+        closed = self._connections.update()
+        self._gone = self._gone or (bool(closed) if self._peer is None else self._peer in closed)
+        return self._gone
 
-    def admit(self) -> None:
-        """Receive the first message, where this end is the one that is connected to; its sender is the peer."""
+    def handshakes(self) -> int:
+        """Count those who have been reached, one after the other, and proved to be of this run."""
+        self._connections.update()
+        return self._connections.handshakes
+
+    def admit(self) -> int | None:
+        """Receive the first message, and take its sender for the peer; returns its kind, None if the sender is gone.
+
+        Raises:
+            ProtocolError: it is no message.
+        """
         frames = self._socket.recv_multipart(copy=False)
-        from_frames(frames)
+        kind, _, _ = from_frames(frames)
         self._peer = int(frames[0].get(zmq.SRCFD))
+        self._connections.update()
+        self._gone = self._peer not in self._connections.open
+        return None if self._gone else kind
 
     def send(self, kind: int, head: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """See `Link`."""
@@ -154,8 +206,7 @@ class ZmqLink:
 
     def close(self, linger: int = _LINGER) -> None:
         """See `Link`; what was sent and is still here is given `linger` milliseconds."""
-        self._socket.disable_monitor()
-        self._monitor.close(0)
+        self._connections.close()
         self._socket.close(linger)
 
 
