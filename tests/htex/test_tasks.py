@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 
 from flowcore.serialize import DeserializationError, RemoteExceptionError, SerializationError
+from flowcore.testing import tasks
+from flowcore.testing.gate import Gate
 
 PATIENCE = 60.0
 
@@ -288,6 +289,7 @@ def test_tasks_from_many_threads_keep_their_results_apart(rig):
 
 
 def test_the_managers_tell_the_truth(rig, wait_for):
+    assert wait_for(rig.executor.connected_managers)
     (manager,) = rig.executor.connected_managers()
     assert manager["worker_count"] == 2
     assert manager["block_id"] == "0"
@@ -295,10 +297,12 @@ def test_the_managers_tell_the_truth(rig, wait_for):
     assert manager["draining"] is False
     assert manager["hostname"] == socket.gethostname()
     assert manager["python_version"] == f"{sys.version_info[0]}.{sys.version_info[1]}"
-    running = [rig.submit(time.sleep, 0.3) for _ in range(2)]
-    assert wait_for(lambda: rig.executor.connected_managers()[0]["tasks"] == 2)
-    assert rig.executor.outstanding() == 2
-    assert rig.executor.idle_blocks() == {}
+    with Gate(PATIENCE) as gate:
+        running = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
+        assert wait_for(lambda: rig.executor.connected_managers()[0]["tasks"] == 2)
+        assert rig.executor.outstanding() == 2
+        assert rig.executor.idle_blocks() == {}
+        gate.wait_for(2)
     for future in running:
         future.result(PATIENCE)
     assert wait_for(lambda: rig.executor.idle_blocks().get("0", -1) >= 0)
