@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flowcore.testing import tasks
+from flowcore.testing.gate import Gate
+
 PATIENCE = 60.0
 
 
@@ -34,9 +37,12 @@ def test_a_running_task_is_stopped_and_its_worker_replaced(rig, tmp_path, wait_f
 
 
 def test_waiting_tasks_are_dropped(rig, tmp_path, wait_for):
-    running = [rig.submit(time.sleep, 0.4) for _ in range(2)]
-    waiting = [rig.submit(touch_and_nap, str(tmp_path / str(n)), 0) for n in range(50)]
-    assert all(future.cancel() for future in waiting)
+    with Gate(PATIENCE) as gate:
+        running = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
+        gate.wait_for(2)
+        waiting = [rig.submit(touch_and_nap, str(tmp_path / str(n)), 0) for n in range(50)]
+        assert all(future.cancel() for future in waiting)
+        assert wait_for(lambda: rig.held() == 2)
     assert not wait(running, PATIENCE).not_done
     assert rig.run(pow, 2, 2) == 4
     assert not list(tmp_path.iterdir())
@@ -59,10 +65,13 @@ def test_short_tasks_that_were_sent_ahead_can_be_cancelled(rig, wait_for):
 
 def test_a_task_that_a_manager_holds_in_advance_never_runs(start, tmp_path, wait_for):
     rig = start(max_workers=1, prefetch_capacity=10)
-    running = rig.submit(time.sleep, 1)
-    waiting = [rig.submit(touch_and_nap, str(tmp_path / str(n)), 0) for n in range(5)]
-    assert wait_for(lambda: rig.held() == 6)
-    assert all(future.cancel() for future in waiting)
+    with Gate(PATIENCE) as gate:
+        running = rig.submit(tasks.hold, gate.port)
+        waiting = [rig.submit(touch_and_nap, str(tmp_path / str(n)), 0) for n in range(5)]
+        assert wait_for(lambda: rig.held() == 6)
+        assert all(future.cancel() for future in waiting)
+        assert wait_for(lambda: rig.held() == 1)
+        gate.wait_for(1)
     running.result(PATIENCE)
     assert wait_for(lambda: rig.held() == 0)
     assert not list(tmp_path.glob("[0-9]"))
