@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from flowcore.testing import tasks
+from flowcore.testing.gate import Gate
 from flowcore_htex.errors import InterchangeLost, ManagerLost, WorkerLost
 
 pytestmark = pytest.mark.fault
@@ -189,10 +191,14 @@ def test_a_stopped_interchange_is_replaced(start, wait_for):
 
 
 def test_heartbeats_keep_an_idle_run_together(start):
-    rig = start(heartbeat_period=0.2, heartbeat_threshold=2)
-    rig.run(nap, 0)
+    rig = start(heartbeat_period=0.2, heartbeat_threshold=3)
+    with Gate(PATIENCE) as gate:
+        held = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
+        gate.wait_for(2)  # now both workers are there
+    for future in held:
+        future.result(PATIENCE)
     before = rig.processes()
-    threading.Event().wait(4)
+    threading.Event().wait(6)
     assert rig.run(nap, 1) == 1
     assert rig.processes() == before
 
