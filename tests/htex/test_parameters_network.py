@@ -211,7 +211,8 @@ def test_address_probe_timeout_none_means_30_seconds(start):
 def start_with_late_successor(start, tmp_path):
     """Start executors whose first interchange starts at once, and each later one when there is a file named "go"."""
     first, go = (shlex.quote(str(tmp_path / name)) for name in ("first", "go"))
-    words = f'mkdir {first} 2>/dev/null || until [ -e {go} ]; do sleep 0.05; done; exec "$0" "$@"'
+    wait = f"for _ in $(seq 1200); do [ ! -e {go} ] || break; sleep 0.05; done"  # a minute: nobody tells it of the end
+    words = f'mkdir {first} 2>/dev/null || {wait}; exec "$0" "$@"'
     return lambda **options: start(interchange_launch_cmd=["/bin/sh", "-c", words, *INTERCHANGE], **options)
 
 
