@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,19 @@ def test_a_manager_that_is_gone_before_its_registration_is_read_is_lost_at_once(
     finally:
         hub.close()
         forget_context()
+
+
+def test_connections_that_nobody_has_looked_at_do_not_keep_a_socket_from_being_closed():
+    """More than the 2,000 words that a monitor may leave unread by default."""
+    forget_context()
+    router = zlink.new_socket(zmq.ROUTER)
+    watched = zlink.Connections(router)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    for _ in range(1500):
+        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+    assert until(lambda: connections(port) == 0)
+    closing = threading.Thread(target=lambda: (watched.close(), router.close(0)), daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+    forget_context()

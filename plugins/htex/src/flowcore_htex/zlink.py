@@ -21,15 +21,20 @@ _OPENED: Final = zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED
 
 @functools.cache
 def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """Return this process' own context; the one that pyzmq shares belongs to the user."""
-    return zmq.Context()
+    """Return this process' own context; the one that pyzmq shares belongs to the user.
+
+    Its sockets have no limits of their own, monitors included: ZeroMQ's thread would wait for ever at a full one that
+    is being closed. What flows is limited above.
+    """
+    made = zmq.Context()
+    made.setsockopt(zmq.SNDHWM, 0)
+    made.setsockopt(zmq.RCVHWM, 0)
+    return made
 
 
 def new_socket(kind: int) -> zmq.Socket[bytes]:
-    """Return a socket without limits of its own; what flows is limited above."""
+    """Return a socket with the options that all have here."""
     sock = context().socket(kind)
-    sock.setsockopt(zmq.SNDHWM, 0)
-    sock.setsockopt(zmq.RCVHWM, 0)
     sock.setsockopt(zmq.LINGER, _LINGER)
     sock.setsockopt(zmq.IPV6, 1)
     sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
