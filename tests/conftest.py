@@ -11,6 +11,8 @@ import pytest
 
 import flowcore
 
+pytest.register_assert_rewrite("bursts", "htex_rig", "nodes")
+
 
 def pytest_configure() -> None:
     """Let the programs that tests start have the signals that a shell in the background or `nohup` keeps from them.

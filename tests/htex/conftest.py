@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from flowcore.executors.base import RunContext
 from flowcore_htex.executor import HighThroughputExecutor
@@ -19,6 +20,12 @@ from marked import oldest_first
 
 PATIENCE = 60.0
 GONE_WITHIN = 5.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _thread_of_pyzmq() -> None:
+    """Begin with the thread that pyzmq keeps for what it sends without a copy: no executor's end is its end."""
+    zmq.Frame(bytes(1 << 20), copy=False)
 
 
 class Rig:

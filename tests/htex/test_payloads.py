@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 
 import htex_tasks as tasks
 from flowcore import python_app
@@ -59,7 +58,6 @@ def family():
 @pytest.fixture(scope="class", params=WAYS.values(), ids=WAYS.keys())
 def way(request, tmp_path_factory):
     """Provide an executor for each way that values may take."""
-    zmq.Frame(bytes(MB), copy=False)  # pyzmq keeps a thread for what it does not copy, once it has begun
     with executors(tmp_path_factory.mktemp("runs")) as start:
         yield start(**request.param)
 
@@ -155,7 +153,6 @@ class TestOnEachWay:
     ids=["late", "late over TCP", "sent again"],
 )
 def test_a_task_gets_its_arguments_as_they_were_when_it_was_submitted(start, family, size, end, options):
-    zmq.Frame(bytes(MB), copy=False)  # pyzmq keeps a thread for what it does not copy, once it has begun
     executor = start(**options)
     executor.submit(pow, {}, 2, 2).result(PATIENCE)
     interchange = family.one("interchange")

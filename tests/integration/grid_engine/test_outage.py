@@ -77,7 +77,8 @@ def test_as_many_polls_without_the_master_as_a_minute_has_lose_no_block_and_fail
         assert at["working"](0).result(BOUND) in cell.nodes
         waiting = [at["queued"](0)]
         eventually(lambda: alone.status([job_id])[0].state is JobState.RUNNING, BOUND, "a running job")
-        held = queued.status()["0"].state
+        eventually(lambda: working.status()["0"].state is JobState.RUNNING, BOUND, "a running block")
+        eventually(lambda: queued.status()["0"].state is JobState.HELD, BOUND, "a block that is held")
         cell.stop_master()
         try:
             waiting += [at["late"](0), *(at["working"](2) for _ in range(4))]
@@ -85,10 +86,10 @@ def test_as_many_polls_without_the_master_as_a_minute_has_lose_no_block_and_fail
             last = f"executor queued: no job status, time {POLLS_OF_A_MINUTE}:"
             eventually(lambda: last in caplog.text, BOUND, "as many polls as a minute has")
             eventually(lambda: WORDS in str(late.status()), BOUND, "a block without answer")
-            assert WORDS in (working.status()["0"].message or "")
+            eventually(lambda: WORDS in (working.status()["0"].message or ""), BOUND, "words about a working block")
             assert at["working"](0).result(BOUND) in cell.nodes
             assert working.status()["0"].state is JobState.RUNNING
-            assert queued.status()["0"].state is held
+            assert queued.status()["0"].state is JobState.HELD
         finally:
             cell.start_master()
             cell.await_master()
