@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import flowcore
 
 pytest.register_assert_rewrite("bursts", "htex_rig", "nodes")
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # before any test module is imported: `given` looks only then
 
 
 def pytest_configure() -> None:
