@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nodes import eventually
 from tests.core.conftest import Load
 
 from flowcore import join_app, python_app
@@ -32,7 +33,7 @@ def fail(error: BaseException) -> Any:
 
 @python_app
 def hold(event: threading.Event) -> int:
-    event.wait(30)
+    event.wait(600)
     return 1
 
 
@@ -84,7 +85,7 @@ class TestParts:
         future.result()
         event = threading.Event()
         held = [hold(event) for _ in range(4)]
-        assert future["a"].result(timeout=30) == 1
+        assert future["a"].result(timeout=60) == 1
         event.set()
         assert [one.result() for one in held] == [1] * 4
         assert kernel.task_count == 6
@@ -135,11 +136,11 @@ class TestItself:
         future = same(1)
         assert isinstance(future, concurrent.futures.Future)
         assert isinstance(future, AppFuture)
-        assert concurrent.futures.wait([future], timeout=30).done == {future}
+        assert concurrent.futures.wait([future], timeout=60).done == {future}
 
     def test_as_completed_gives_every_one(self, kernel: DataFlowKernel) -> None:
         futures = [same(number) for number in range(100)]
-        done = concurrent.futures.as_completed(futures, timeout=30)
+        done = concurrent.futures.as_completed(futures, timeout=60)
         assert sorted(future.result() for future in done) == list(range(100))
 
     def test_the_exception_is_the_very_object(self, kernel: DataFlowKernel) -> None:
@@ -176,11 +177,11 @@ class TestItself:
         @python_app
         def tell() -> None:
             started.set()
-            event.wait(30)
+            event.wait(600)
 
         future = tell()
         waiting = same(future)
-        assert started.wait(30)
+        assert started.wait(60)
         assert future.running()
         assert not waiting.running()
         event.set()
@@ -207,7 +208,7 @@ class TestItself:
 
         future = same(1)
         future.add_done_callback(note)
-        assert called.wait(30)
+        assert called.wait(60)
         assert seen == [future]
 
 
@@ -270,9 +271,7 @@ class TestMemory:
         try:
             future, reference = call()
             assert future.result() == 3
-            same(1).result()  # the thread has gone on
-            same(1).result()
-            assert reference() is None
+            eventually(lambda: reference() is None)  # the thread has gone on
         finally:
             gc.enable()
         assert future.task_record.args == ()
@@ -283,21 +282,16 @@ class TestMemory:
         def refuse() -> Any:
             raise ValueError
 
-        @app
-        def count(things: Any) -> Any:
-            return same(len(things)) if app is join_app else len(things)
-
         def call() -> weakref.ref[Any]:
             future = refuse()
             assert isinstance(future.exception(), ValueError)
-            assert count([1]).result() == 1
-            assert count([1]).result() == 1
             return weakref.ref(future)
 
         gc.collect()
         gc.disable()
         try:
-            assert call()() is None
+            reference = call()
+            eventually(lambda: reference() is None)
         finally:
             gc.enable()
 
@@ -310,8 +304,10 @@ class TestMemory:
             inner.extend(map(weakref.ref, futures))
             return futures
 
+        def gone() -> bool:
+            gc.collect()
+            return [reference() for reference in inner] == [None] * 3
+
         outer = fan()
         assert outer.result() == [0, 1, 2]
-        same(1).result()
-        gc.collect()
-        assert [reference() for reference in inner] == [None] * 3
+        eventually(gone)
