@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -106,8 +107,7 @@ def test_the_status_of_a_block_says_that_nobody_answers_and_what_was_said(start:
     fail(executor, status=NO_STATUS)
     status = executor.poll()["0"]
     assert status.state is JobState.RUNNING
-    assert (status.message or "").startswith("no answer for 0 s: ")
-    assert WORDS in (status.message or "")
+    assert re.match(rf"no answer for \d+ s: .*{re.escape(WORDS)}", status.message or "")
     mend(executor)
     assert executor.poll()["0"].message is None
 
@@ -124,7 +124,7 @@ def test_what_is_given_up_says_how_long_it_was_waited_for_and_what_to_do(start: 
     assert isinstance(caught.value.__cause__, ProviderSilent)
     assert caught.value.__cause__.__cause__ is NO_STATUS
     text = str(caught.value)
-    assert f"has not answered for 0 s, {block_module.SILENT_POLLS} times in a row" in text
+    assert re.search(rf"has not answered for \d+ s, {block_module.SILENT_POLLS} times in a row", text)
     assert WORDS in text
     assert "command: squeue" in text
     assert text.endswith("see whether its commands work in a shell here, then call the executor's reset()")
