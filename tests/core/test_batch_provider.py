@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import attrs
@@ -25,6 +26,7 @@ from flowcore.providers import (
     PBSProProvider,
     SlurmProvider,
     TorqueProvider,
+    batch,
 )
 from flowcore.providers.batch import LONGEST_INTERVAL, SHORTEST_INTERVAL, UNTOLD, BatchProvider, clock
 from flowcore.providers.errors import (
@@ -35,6 +37,7 @@ from flowcore.providers.errors import (
     SubmitException,
 )
 from flowcore.providers.scripts import JobScript, Verbatim, fill
+from nodes import eventually
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -112,12 +115,12 @@ def test_the_script_that_is_shown_is_the_one_that_is_submitted(make, tmp_path: P
 
 def test_the_script_of_a_local_provider_runs_the_command(tmp_path: Path) -> None:
     script = LocalProvider(worker_init="GREETING=hello").script('echo "$GREETING $JOBNAME"', 1, "my.job")
-    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "hello my.job\n"
 
 
 def run(script: str) -> int:
-    return subprocess.run(["bash"], input=script, text=True, timeout=30, check=False).returncode
+    return subprocess.run(["bash"], input=script, text=True, timeout=60, check=False).returncode
 
 
 @pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 7", 7), ("false", 1), ("kill -TERM $$", 143)])
@@ -147,7 +150,7 @@ NASTY = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1)
 @given(NASTY)
 def test_a_value_in_a_line_of_shell_arrives_unchanged(text: str) -> None:
     script = fill("printf %s @{word}", {"word": text}, "acme", str)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, encoding="utf-8", timeout=30, check=True)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, encoding="utf-8", timeout=60, check=True)
     assert done.stdout == text
 
 
@@ -243,9 +246,18 @@ def test_a_command_that_is_not_there_is_an_error(make, monkeypatch) -> None:
         make().submit("exit 0", 1)
 
 
-def test_a_scheduler_that_does_not_answer_is_an_error_in_time_and_the_job_is_withdrawn(make, tmp_path: Path) -> None:
+def test_a_scheduler_that_does_not_answer_is_an_error_in_time_and_the_job_is_withdrawn(
+    make, tmp_path: Path, monkeypatch
+) -> None:
+    communicate = subprocess.Popen.communicate
+
+    def after_the_first_word(process, *args: Any, **kwargs: Any):
+        eventually(Path("said").exists)
+        return communicate(process, *args, **kwargs)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", after_the_first_word)
     with pytest.raises(SubmitException, match=r"no answer within cmd_timeout=2 s") as caught:
-        make(shell="echo thinking; exec sleep 60", cmd_timeout=2).submit("exit 0", 1)
+        make(shell="echo thinking; touch said; exec sleep 600", cmd_timeout=2).submit("exit 0", 1)
     assert caught.value.stdout == "thinking\n"
     assert len([*(tmp_path / "scripts").glob("*.withdrawn")]) == 1
 
@@ -368,14 +380,16 @@ def test_a_scheduler_that_is_down_raises_and_changes_nothing(make) -> None:
     assert provider.status([job_id])[0].state is JobState.RUNNING
 
 
-def test_young_jobs_are_asked_about_often_and_old_ones_seldom(make) -> None:
+def test_young_jobs_are_asked_about_often_and_old_ones_seldom(make, monkeypatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(batch, "time", SimpleNamespace(monotonic=lambda: now[0]))
     provider = make()
     assert provider.status_polling_interval == LONGEST_INTERVAL
-    job_id = provider.submit("exit 0", 1)
+    provider.submit("exit 0", 1)
     assert provider.status_polling_interval == SHORTEST_INTERVAL
-    provider._jobs[job_id].begun -= 100
-    assert 24 < provider.status_polling_interval < 30
-    provider._jobs[job_id].begun -= 10_000
+    now[0] += 100
+    assert provider.status_polling_interval == 25
+    now[0] += 10_000
     assert provider.status_polling_interval == LONGEST_INTERVAL
 
 
