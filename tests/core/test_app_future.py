@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nodes import eventually
 from tests.core.conftest import Load
 
 from flowcore import join_app, python_app
 from flowcore.app.futures import AppFuture
 from flowcore.dataflow.kernel import DataFlowKernel
+from nodes import eventually
 
 
 @python_app

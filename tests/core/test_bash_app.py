@@ -97,7 +97,7 @@ class TestBody:
         def plain() -> str:
             return "echo out; echo err >&2; touch made"
 
-        future = plain(stdout="o", stderr="e", outputs=["made"], walltime=30, label="l")
+        future = plain(stdout="o", stderr="e", outputs=["made"], walltime=600, label="l")
         assert future.result() == 0
         assert future.outputs[0].result().filepath == "made"
         assert Path("o").read_text() == "out\n"
@@ -107,9 +107,9 @@ class TestBody:
         def tell(stdout: Any, stderr: Any, walltime: Any, label: Any, inputs: Any, outputs: Any) -> str:
             return f"echo {stdout} {stderr} {walltime} {label} {inputs[0]} {outputs[0].filename}; touch {outputs[0]}"
 
-        future = tell(stdout="o", stderr="e", walltime=30, label="l", inputs=["i"], outputs=[File("m")])
+        future = tell(stdout="o", stderr="e", walltime=600, label="l", inputs=["i"], outputs=[File("m")])
         assert future.result() == 0
-        assert Path("o").read_text() == "o e 30 l i m\n"
+        assert Path("o").read_text() == "o e 600 l i m\n"
 
     def test_special_parameters_may_come_by_position(self) -> None:
         assert shell("echo x", "o").result() == 0
@@ -228,7 +228,7 @@ def wait_until_gone(process: int) -> None:
     try:
         import select
 
-        assert select.select([handle], [], [], 10)[0]
+        assert select.select([handle], [], [], 60)[0]
     finally:
         os.close(handle)
     raise ProcessLookupError

@@ -81,10 +81,10 @@ def held(load: Load, joining: Joining) -> Any:
     @python_app
     def hold() -> None:
         started.set()
-        event.wait(30)
+        event.wait(600)
 
     future = hold()
-    assert started.wait(30)
+    assert started.wait(60)
     yield future
     event.set()
 
@@ -116,7 +116,7 @@ class TestBeforeItRuns:
         second = same([future])
         third = same(second)
         future.cancel()
-        error = third.exception(timeout=30)
+        error = third.exception(timeout=60)
         assert isinstance(error, DependencyError)
         assert isinstance(error.__cause__, CancelledError)
         assert "via task 2 <- task 1" in str(error)
@@ -129,7 +129,7 @@ class TestBeforeItRuns:
         futures = [same(held) for _ in range(5)]
         for future in futures:
             future.cancel()
-        assert concurrent.futures.wait(futures, timeout=30).done == set(futures)
+        assert concurrent.futures.wait(futures, timeout=60).done == set(futures)
 
 
 class TestAfterItBegan:
@@ -172,7 +172,7 @@ class TestJoinApps:
             return inner
 
         future = fan()
-        assert joining.seen.wait(30)
+        assert joining.seen.wait(60)
         assert future.cancel()
         assert future.cancelled()
         assert all(one.cancelled() for one in inner)
@@ -180,9 +180,9 @@ class TestJoinApps:
     def test_cancelling_what_it_joins_fails_it(self, held: Any, joining: Joining) -> None:
         inner = same(held)
         future = join_app(lambda: [inner])()
-        assert joining.seen.wait(30)
+        assert joining.seen.wait(60)
         inner.cancel()
-        assert isinstance(future.exception(timeout=30), Exception)
+        assert isinstance(future.exception(timeout=60), Exception)
         assert not future.cancelled()
 
 
@@ -197,7 +197,7 @@ class TestRaces:
             if cancelled:
                 assert future.cancelled()
             else:
-                assert future.result(timeout=30) == number
+                assert future.result(timeout=60) == number
         kernel.wait_for_current_tasks()
         assert kernel.unfinished_count() == 0
 
@@ -211,7 +211,7 @@ class TestRaces:
             thread.join()
             assert future.cancelled() is cancelled
             if not cancelled:
-                assert future.result(timeout=30) == number
+                assert future.result(timeout=60) == number
 
     def test_of_many_threads_all_agree(self, load: Load) -> None:
         load(executors=[ThreadPoolExecutor(max_threads=1)])

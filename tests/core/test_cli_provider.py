@@ -45,7 +45,7 @@ def test_one_executor_can_be_asked_for_and_its_script_is_valid_shell(config: Pat
     assert main(["provider", "show", str(config), "--executor", "here"]) == 0
     out = capsys.readouterr().out
     assert "SBATCH" not in out
-    assert subprocess.run(["bash", "-n"], input=out, text=True, timeout=30, check=False).returncode == 0
+    assert subprocess.run(["bash", "-n"], input=out, text=True, timeout=60, check=False).returncode == 0
 
 
 def test_nothing_is_submitted_and_no_file_is_made(config: Path, tmp_path: Path) -> None:

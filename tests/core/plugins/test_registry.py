@@ -242,14 +242,14 @@ def test_threads_that_ask_at_once_share_one_discovery(site):
     found = []
 
     def ask() -> None:
-        together.wait(10)
+        together.wait(60)
         found.append(registry.current())
 
     threads = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(found) == 8
     assert len(set(map(id, found))) == 1
 
