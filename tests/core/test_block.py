@@ -320,6 +320,14 @@ def test_shutdown_waits_no_longer_than_its_bound_for_a_provider_that_is_down(sta
     assert "did not end in time" in caplog.text
 
 
+def test_jobs_that_took_long_to_end_are_known_to_have_ended(start, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(block_module, "END_BOUND", 0.0)
+    executor = start(init_blocks=2)
+    executor.end_blocks()
+    assert sessions(executor) == []
+    assert "did not end in time" not in caplog.text
+
+
 def test_nothing_is_submitted_after_the_end(start) -> None:
     executor = start()
     executor.shutdown()

@@ -151,8 +151,8 @@ class BlockExecutor(Executor):
         self._provider_blocks.close()
         pause, deadline, delay = threading.Event(), time.monotonic() + END_BOUND, 0.02
         while True:
-            self._provider_blocks.cancel(self._provider_blocks.live())
-            if time.monotonic() < deadline:
+            answered = self._provider_blocks.cancel(self._provider_blocks.live())
+            if answered or time.monotonic() < deadline:
                 self._provider_blocks.ask()
             left = self._provider_blocks.unsettled()
             if not left or time.monotonic() >= deadline:
