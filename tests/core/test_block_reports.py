@@ -147,11 +147,12 @@ def test_a_short_exit_code_is_not_taken_for_a_longer_one() -> None:
 def test_reset_after_the_mending_is_all_that_it_takes(tmp_path: Path) -> None:
     executor = HandRunExecutor(FaultyProvider(worker_init="exit 4"))
     executor.start(RunContext(run_id="test", run_dir=tmp_path))
+    waiting = executor.submit(pow, {}, 2, 3)
     poller = JobStatusPoller(strategy_period=0.05)
     poller.add(executor)
     try:
         with pytest.raises(BadStateException, match="exit code 4"):
-            raise executor.submit(pow, {}, 2, 3).exception(BOUND) or AssertionError
+            waiting.result(BOUND)
         assert isinstance(executor.provider, FaultyProvider)
         executor.provider.worker_init = ""
         executor.reset()

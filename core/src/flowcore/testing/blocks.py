@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from flowcore.executors.base import RunContext
@@ -112,5 +113,6 @@ class HandRunExecutor(BlockExecutor):
 
     def fail_outstanding(self, error: Exception) -> None:
         """Fail every task."""
-        while self.tasks:
-            self.tasks.pop().set_exception(error)
+        for _ in range(len(self.tasks)):  # none that comes meanwhile: the executor may be in order again
+            with suppress(IndexError):  # another thread was faster
+                self.tasks.pop(0).set_exception(error)
