@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +18,12 @@ from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.launchers.simple import SimpleLauncher
 from flowcore.launchers.single_node import SingleNodeLauncher
+from flowcore.process_exit import await_exit
+from flowcore.providers import processes
 from flowcore.providers.errors import BadLauncher, SubmitException
 from flowcore.providers.local import LocalProvider
 from flowcore.providers.processes import session_members
+from nodes import eventually
 
 BOUND = 60.0
 
@@ -95,6 +101,15 @@ def test_what_a_killed_script_leaves_running_ends_with_it(jobs, launcher) -> Non
     assert "killed by signal 9" in str(local.ended(job_id))
     assert all(gone(int(pid)) for pid in pids)
     assert session_members(pid_of(job_id)) == []
+
+
+def test_a_session_gets_its_last_signal_however_late_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=count(step=100).__next__))
+    with subprocess.Popen(["bash", "-c", "sleep 600 & kill -KILL $$"], start_new_session=True) as leader:
+        await_exit(leader)
+        assert session_members(leader.pid)
+        processes.end_session(leader.pid, signal.SIGTERM, 3.0)
+        eventually(lambda: not session_members(leader.pid))
 
 
 def test_processes_that_a_job_leaves_behind_end_with_it(jobs) -> None:

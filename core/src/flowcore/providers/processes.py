@@ -36,11 +36,13 @@ def end_session(session: int, first: int, grace: float) -> None:
     """
     for number, bound in ((first, grace), (signal.SIGKILL, KILL_BOUND)):
         deadline = time.monotonic() + bound
-        while time.monotonic() < deadline and (members := session_members(session)):
+        while members := session_members(session):
             if _has_descriptors():
                 _signal_and_wait(session, members, number, deadline)
             else:
                 _signal_and_look(session, members, number, deadline)
+            if time.monotonic() >= deadline:
+                break
 
 
 def describe_exit(returncode: int) -> str | None:
