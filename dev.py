@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("FLOWCORE_VENV", ROOT / ".venv")).absolute()
 PACKAGES = [path.parent for path in sorted([*ROOT.glob("core/pyproject.toml"), *ROOT.glob("plugins/*/pyproject.toml")])]
-LEFTOVER_PATIENCE = 5.0
+LEFTOVER_PATIENCE = 30.0
 TEMPORARY = {Path("/tmp"), Path(tempfile.gettempdir()).resolve()}
 NETWORKS = {Path("/run/netns"), Path("/sys/class/net")}
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
