@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -12,6 +14,7 @@ import pytest
 from tests.core.conftest import Load
 
 from flowcore import join_app, python_app
+from flowcore.dataflow.course import Course
 from flowcore.dataflow.errors import DependencyError
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.dataflow.tasks import States
@@ -177,6 +180,33 @@ class TestJoinApps:
         assert future.cancelled()
         assert all(one.cancelled() for one in inner)
 
+    def test_cancelling_one_cancels_what_it_begins_to_join_meanwhile(self, held: Any, joining: Joining) -> None:
+        returns = threading.Event()
+        inner: list[Any] = []
+
+        @join_app
+        def fan() -> Any:
+            returns.wait(600)
+            inner.append(same(held))
+            return inner
+
+        future = fan()
+        lines = itertools.count()
+
+        def step(_frame: Any, event: str, _: Any) -> Any:
+            if event == "line" and next(lines) == 1:  # the second one
+                returns.set()
+                assert joining.seen.wait(60)
+            return step
+
+        before = sys.gettrace()
+        sys.settrace(lambda frame, *_: step if frame.f_code is Course.cancel.__code__ else None)
+        try:
+            assert future.cancel()
+        finally:
+            sys.settrace(before)
+        assert inner[0].cancelled()
+
     def test_cancelling_what_it_joins_fails_it(self, held: Any, joining: Joining) -> None:
         inner = same(held)
         future = join_app(lambda: [inner])()
@@ -231,6 +261,26 @@ class TestRaces:
                 thread.join()
             assert answers == [True] * 4
             plain.set_result(1)
+
+    def test_who_is_told_that_it_is_cancelled_finds_it_so(self, load: Load) -> None:
+        told, looked = threading.Event(), threading.Event()
+
+        class Slow:
+            def flowcore_task_changed(self, state: States, **_: Any) -> None:
+                if state is States.cancelled:
+                    told.set()
+                    looked.wait(600)
+
+        load(monitoring=Slow())
+        future = same(concurrent.futures.Future())
+        first = threading.Thread(target=future.cancel)
+        first.start()
+        assert told.wait(60)
+        try:
+            assert (future.cancel(), future.cancelled()) == (True, True)
+        finally:
+            looked.set()
+            first.join()
 
     def test_a_cancelled_task_keeps_no_argument(self, held: Any) -> None:
         import weakref

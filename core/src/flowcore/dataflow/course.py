@@ -247,9 +247,10 @@ class Course:
 
     def cancel(self, task: TaskRecord) -> bool:
         """Cancel a task; False where it is final, or runs where it cannot be stopped."""
-        attempt, joined = task.exec_fu, task.joins
+        attempt = task.exec_fu
         if task.status is States.launched and attempt is not None and not attempt.cancel():
             return False
+        joined = task.joins  # after the status: it is there when a task is joining
         if self.finish(task, States.cancelled) and joined is not None:
             for future in [joined] if isinstance(joined, Future) else joined:
                 future.cancel()

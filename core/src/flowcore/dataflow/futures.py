@@ -100,7 +100,10 @@ class AppFuture(_KernelFuture[R]):
 
     def cancel(self) -> bool:
         """Cancel the task: always before it runs, afterwards where its executor can stop a running task."""
-        return self.task_record.dfk.cancel(self.task_record)
+        cancelled = self.task_record.dfk.cancel(self.task_record)
+        if cancelled:
+            self.mark_cancelled()  # another thread has decided it, and may come to this later
+        return cancelled
 
     def running(self) -> bool:
         """Whether the executor is known to be running the task."""
