@@ -137,13 +137,13 @@ def test_a_module_beside_the_script_hides_an_installed_one_in_tasks_too(start, t
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "iniconfig.py").write_text("VALUE = 'beside the script'\n")
     monkeypatch.syspath_prepend(str(tmp_path / "beside"))
+
+    def import_installed():  # goes by value: this module would import pytest, which needs what is hidden
+        import iniconfig
+
+        return iniconfig.VALUE
+
     assert start().submit(import_installed, {}).result(PATIENCE) == "beside the script"
-
-
-def import_installed():
-    import iniconfig
-
-    return iniconfig.VALUE
 
 
 def import_value():
