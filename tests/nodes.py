@@ -78,13 +78,13 @@ def eventually(holds: Callable[[], object], patience: float = 60) -> None:
 def below(pid: int | None = None) -> dict[int, str]:
     """Return the command lines of all living processes below this one, by process id."""
     parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):  # not "[0-9]*/stat": glob raises where a process ends meanwhile
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:  # it has just ended
             continue
         if state != "Z":
-            parents.setdefault(int(parent), []).append(int(stat.parent.name))
+            parents.setdefault(int(parent), []).append(int(folder.name))
     found = list(parents.get(pid or os.getpid(), ()))
     for one in found:  # grows while it is read
         found += parents.get(one, ())
