@@ -15,7 +15,7 @@ from flowcore_htex.link import LinkClosed
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
 from flowcore_htex.zlink import new_socket
-from nodes import PATIENCE, eventually
+from nodes import PATIENCE, eventually, free_ports
 
 
 def greet(listener):
@@ -90,8 +90,8 @@ def asking(port):
 
 def test_a_connection_that_broke_before_the_answer_is_not_taken_for_the_one_that_answered():
     """As with an interchange that dies while its successor is being asked for: its door closes a little later."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", port)) as listener:
         found, thread = asking(port)
         listener.accept()[0].close()
     with answering(port, answers=True):
@@ -106,8 +106,7 @@ def test_a_connection_that_broke_before_the_answer_is_not_taken_for_the_one_that
 
 
 def test_who_did_not_live_to_answer_is_not_the_last_to_be_asked():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     found, thread = asking(port)
     with answering(port, answers=False):
         pass
