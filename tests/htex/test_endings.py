@@ -249,7 +249,7 @@ flowcore.load(Config(executors=[executor()]))
 nap(0).result()
 if os.fork() == 0:
     os.closerange(0, 3)
-    time.sleep(20)
+    time.sleep(600)
     os._exit(0)
 futures = [nap(600) for _ in range(4)]
 say("ready")
