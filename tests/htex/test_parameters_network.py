@@ -265,6 +265,7 @@ def test_a_new_interchange_may_take_longer_to_answer_than_the_first(start_with_l
     begun, end = str(tmp_path / "begun"), str(tmp_path / "end")
     held = executor.submit(begin_and_wait, {}, begun, end)
     eventually(Path(begun).exists)
+    eventually(executor.connected_managers)
     (manager,) = executor.connected_managers()
     (log,) = Path(executor.logdir).rglob("manager.log")
     os.kill(process_with("flowcore_htex.interchange"), signal.SIGKILL)
@@ -394,7 +395,7 @@ def test_poll_period_is_how_long_an_outcome_may_wait_for_others(start, gate):
         other_worker.wait_for(1)
         quick = executor.submit(pow, {}, 2, 3)
         held += [executor.submit(tasks.hold, {}, gate.port) for _ in range(3)]
-        eventually(lambda: executor.connected_managers()[0]["tasks"] == 6)
+        eventually(lambda: [manager["tasks"] for manager in executor.connected_managers()] == [6])
     gate.wait_for(1)
     assert not quick.done()  # every worker has a next task, two outcomes are few, and the manager may still wait
     gate.open()

@@ -201,7 +201,8 @@ def test_prefetch_capacity_is_how_many_more_per_worker_a_manager_holds(start, ga
     for _ in range(20):
         executor.submit(tasks.hold, {}, gate.port)
     gate.wait_for(2)
-    assert [manager["tasks"] for manager in executor.connected_managers()] == [held]
+    eventually(lambda: [manager["tasks"] for manager in executor.connected_managers()] == [held])
+    assert [manager["tasks"] for manager in executor.connected_managers()] == [held]  # now all 20 are known there
     assert executor.outstanding() == 20
 
 
@@ -209,7 +210,7 @@ def test_drain_period_ends_a_manager_after_the_task_it_has(start, gate):
     executor = start(drain_period=0.3)
     held = executor.submit(tasks.hold, {}, gate.port)
     gate.wait_for(1)
-    eventually(lambda: executor.connected_managers()[0]["draining"])
+    eventually(lambda: any(manager["draining"] for manager in executor.connected_managers()))
     assert not executor.connected_managers()[0]["active"]
     later = executor.submit(os.getenv, {}, "FLOWCORE_WORKER_BLOCK_ID")
     assert not held.done()

@@ -21,7 +21,8 @@ from nodes import PATIENCE, ClusterProvider, Executors, eventually, node
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "_ANSWER", PATIENCE)  # who has asked the interchange knows what it has been sent
     with Executors(tmp_path) as executors:
         yield lambda **options: executors.start(**{"max_workers": float("inf"), **options})
 
