@@ -114,7 +114,7 @@ def test_what_is_written_to_a_buffer_stays_where_it_was_written():
 def test_buffers_live_on_without_the_parcel_and_without_a_descriptor():
     before = descriptors()
     kept = [list(parcels.pack([LARGE])) for _ in range(50)]
-    assert descriptors() == before
+    assert descriptors() <= before
     assert all(bytes(buffer) == LARGE for (buffer,) in kept)
 
 
@@ -310,7 +310,7 @@ def stream():
         yield one, link
         link.close()
     del link, other
-    assert descriptors() == before
+    assert descriptors() <= before  # what other tests have left may be collected meanwhile
 
 
 def pass_on(sock, data, *files):
