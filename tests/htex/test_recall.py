@@ -344,6 +344,50 @@ def test_with_one_worker_what_is_taken_back_runs_once_and_in_order(start, tmp_pa
     assert any(round_of_marks(tmp_path / f"trace-{number}") for number in range(20))
 
 
+SLOW_TO_KILL = """
+import os, time
+import flowcore_htex.recall as recall
+from flowcore_htex.manager import main
+from flowcore_htex.nursery import Nursery
+
+def dawdle(self, slot):
+    open('{asked}', 'w').close()
+    while not os.path.exists('{go}'):
+        time.sleep(0.01)
+    kill(self, slot)
+
+kill, Nursery.kill = Nursery.kill, dawdle
+recall._STUCK = 600
+main()
+"""
+
+
+def test_what_waits_behind_a_task_that_is_cancelled_does_not_begin_before_the_worker_is_killed(start, tmp_path):
+    asked, go, trace = tmp_path / "asked", tmp_path / "go", tmp_path / "trace"
+    code = SLOW_TO_KILL.format(asked=asked, go=go)
+    executor = start(max_workers=1, launch_cmd=f'{{python}} -c "{code}" --config {{config}} --block-id {{block_id}}')
+
+    def leave_a_mark(number, port=None):
+        tasks.mark(str(trace), number)
+        return brief(port, number)
+
+    outcomes([executor.submit(leave_a_mark, {}, -1) for _ in range(300)])
+    with Gate(PATIENCE) as next_gate:
+        with Gate(PATIENCE) as gate:
+            ports = [gate.port, next_gate.port, None, None]
+            futures = [executor.submit(leave_a_mark, {}, number, port) for number, port in enumerate(ports)]
+            gate.wait_for(1)
+            worker = Family().one("worker")
+            assert futures[0].cancel()
+            assert until(asked.exists)
+        until(lambda: executions(trace)[1], within=0.5)
+        go.touch()
+        assert until(lambda: worker not in Family().pids("worker"))
+        next_gate.wait_for(1)
+    assert outcomes(futures[1:]) == [1, 2, 3]
+    assert {number: count for number, count in executions(trace).items() if number >= 0} == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
 HASTY = (
     "import flowcore_htex.recall as r; r._STUCK = r.LATE = 0.0002; r._SEEN = {seen}; "
     "from flowcore_htex.manager import main; main()"

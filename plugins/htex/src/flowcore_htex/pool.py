@@ -326,6 +326,8 @@ class WorkerPool:
                 self._cancel_given(slot, tid)
 
     def _cancel_given(self, slot: Slot, tid: int) -> None:
+        if self._cells[2 * slot.index] == tid and not slot.killed:
+            self._recall.begin(slot)
         if self._cells[2 * slot.index] == tid or len(slot.tasks) == 1:
             self._doom(slot, tid, None)
             return
@@ -340,7 +342,7 @@ class WorkerPool:
         return slot.called_off
 
     def _send_recall(self, slot: Slot, tids: list[int]) -> int:
-        self._log.info(f"worker {slot.index} is long at a task; {len(tids)} behind it go elsewhere")
+        self._log.info(f"worker {slot.index}: {len(tids)} tasks behind the one that it runs go elsewhere")
         return self._call_off(slot, wire.RECALL, tids)
 
     def _put_back(self, slot: Slot, tids: list[int]) -> None:

@@ -62,11 +62,16 @@ class Recall:
             elif slot.killed or slot.link is None or len(slot.tasks) < 2:
                 continue
             elif not slot.recalled and now - slot.since >= _STUCK:
-                self._begin(slot)
+                self._recall(slot)
                 pause = _SEEN
             elif pause is None:
                 pause = _STUCK
         self.due = None if pause is None else time.monotonic() + pause
+
+    def begin(self, slot: Slot) -> None:
+        """Recall at once what waits in a worker that may have to be killed: what it had begun would be run twice."""
+        if self._recall(slot):
+            self.due = time.monotonic() + _SEEN
 
     def returned(self, slot: Slot, refusals: list[tuple[int, int]]) -> None:
         """Take note of tasks that the worker says it has not begun; news of those that were taken back are no news.
@@ -78,10 +83,13 @@ class Recall:
             slot.recalling = False
             self._give_up(slot, news)
 
-    def _begin(self, slot: Slot) -> None:
-        _, *behind = slot.tasks
-        slot.recalling = True
-        slot.recalled.update(dict.fromkeys(behind, self._send(slot, behind)))
+    def _recall(self, slot: Slot) -> bool:
+        """Recall all but the first of the tasks that have not been recalled before; whether there are any."""
+        behind = [tid for tid in list(slot.tasks)[1:] if tid not in slot.recalled]
+        if behind:
+            slot.recalling = True
+            slot.recalled.update(dict.fromkeys(behind, self._send(slot, behind)))
+        return bool(behind)
 
     def _take_back(self, slot: Slot) -> None:
         begun = self._cells[2 * slot.index]
