@@ -299,6 +299,27 @@ def test_after_reset_the_blocks_come_back(review) -> None:
     executor.until(lambda: len(executor.status()) == 2 and set(executor.names()) <= {"RUNNING", "PENDING"})
 
 
+@pytest.mark.fault
+def test_a_poll_that_a_reset_overtakes_leaves_the_new_blocks_alone(tmp_path: Path) -> None:
+    executor = Observed(FaultyProvider(init_blocks=1))
+    executor.start(RunContext(run_id="test", run_dir=tmp_path))
+    blocks = executor._provider_blocks
+    live = blocks.live
+
+    def overtaken() -> list[str]:
+        blocks.live = live
+        executor.reset()
+        return live()
+
+    try:
+        executor.set_bad_state_and_fail_all(OSError("all nodes are down"))
+        blocks.live = overtaken
+        executor.poll()
+        assert executor.names() == ["RUNNING"]
+    finally:
+        executor.shutdown()
+
+
 def test_a_removed_executor_is_left_alone(tmp_path: Path) -> None:
     executor = Observed(FaultyProvider(init_blocks=0))
     executor.start(RunContext(run_id="test", run_dir=tmp_path))

@@ -258,8 +258,9 @@ class BlockExecutor(Executor):
         for `SILENT_POLLS` times in a row and `SILENCE` seconds, an executor without a single connected block is put out
         of order.
         """
-        if self._bad_state is not None:
-            self._provider_blocks.cancel(self._provider_blocks.live())
+        live = self._provider_blocks.live()
+        if self._bad_state is not None:  # looked at afterwards: blocks that `reset` has started are not among them
+            self._provider_blocks.cancel(live)
         elif draining := self._provider_blocks.draining():
             self._provider_blocks.cancel(self._hold(draining))
         self._provider_blocks.ask()
