@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 
 from flowcore import bash_app, join_app, python_app
-from flowcore.app import timing
+from flowcore.app import shell, timing
 from flowcore.app.errors import AppTimeout
 from flowcore.app.timing import TimedCall
+from nodes import eventually
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -38,7 +40,7 @@ def fine(walltime: Any = 60) -> int:
 
 class TestPython:
     def test_a_loop_is_interrupted(self) -> None:
-        error = spin().exception(timeout=30)
+        error = spin().exception(timeout=60)
         assert isinstance(error, AppTimeout)
         assert isinstance(error, TimeoutError)
         assert str(error) == "spin ran longer than its walltime of 0.02 s"
@@ -53,7 +55,7 @@ class TestPython:
                 except Exception:
                     pass
 
-        assert isinstance(stubborn().exception(timeout=30), AppTimeout)
+        assert isinstance(stubborn().exception(timeout=60), AppTimeout)
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python tells of what it ignores
     def test_one_that_is_in_a_finalizer_then_is_interrupted_all_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,7 @@ class TestPython:
             while True:
                 pass
 
-        assert isinstance(work().exception(timeout=30), AppTimeout)
+        assert isinstance(work().exception(timeout=60), AppTimeout)
 
     def test_an_error_that_comes_of_the_interruption_is_the_cause(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clocks: list[Any] = []
@@ -85,6 +87,7 @@ class TestPython:
             finally:
                 raise KeyError("half done")
 
+        monkeypatch.setattr(timing, "AGAIN", 600)  # or the next one may come before the error
         with pytest.raises(AppTimeout, match="work ran longer") as caught:
             TimedCall(work, 0.01)()
         assert isinstance(caught.value.__cause__, KeyError)
@@ -123,18 +126,18 @@ class TestPython:
 
     def test_that_of_the_call_stands_against_the_default(self) -> None:
         @python_app
-        def work(walltime: float = 0.001) -> str:
-            end = time.monotonic() + 0.05
+        def work(seconds: float, walltime: float = 0.001) -> str:
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 pass
             return "done"
 
-        assert isinstance(work().exception(), AppTimeout)
-        assert work(walltime=60).result() == "done"
+        assert isinstance(work(600).exception(timeout=60), AppTimeout)
+        assert work(0.05, walltime=600).result() == "done"
 
     def test_it_need_not_be_declared(self) -> None:
         app = python_app(spin.func)
-        assert isinstance(app(walltime="00:00:00.02").exception(timeout=30), AppTimeout)
+        assert isinstance(app(walltime="00:00:00.02").exception(timeout=60), AppTimeout)
 
     @pytest.mark.parametrize("walltime", [60, 60.5, "01:00:00", "60", timedelta(minutes=1), None])
     def test_units(self, walltime: Any) -> None:
@@ -147,7 +150,7 @@ class TestPython:
 
     def test_the_threads_work_on_after_timeouts(self) -> None:
         errors = [spin(walltime=0.005) for _ in range(20)]
-        assert all(isinstance(error.exception(timeout=30), AppTimeout) for error in errors)
+        assert all(isinstance(error.exception(timeout=60), AppTimeout) for error in errors)
         assert [fine().result() for _ in range(50)] == [1] * 50
 
     def test_the_clock_is_stopped_by_a_return(self) -> None:
@@ -155,7 +158,7 @@ class TestPython:
         assert fine(walltime=3600).result() == 1
         for thread in threading.enumerate():
             if thread.name == "flowcore-walltime":
-                thread.join(10)
+                thread.join(60)
         assert threading.active_count() <= before + 4  # those of the executor
 
     def test_the_clock_is_stopped_by_an_exception(self) -> None:
@@ -166,7 +169,7 @@ class TestPython:
         assert isinstance(fail().exception(), KeyError)
         for thread in threading.enumerate():
             if thread.name == "flowcore-walltime":
-                thread.join(10)
+                thread.join(60)
                 assert not thread.is_alive()
 
     def test_the_clock_is_stopped_where_its_start_is_broken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +184,7 @@ class TestPython:
             TimedCall(int, 3600)()
         for thread in threading.enumerate():
             if thread.name == "flowcore-walltime":
-                thread.join(10)
+                thread.join(60)
                 assert not thread.is_alive()
 
     def test_an_equal_call_is_remembered_whatever_the_function_is_annotated_with(self) -> None:
@@ -202,7 +205,7 @@ class TestPython:
             while True:
                 pass
 
-        assert isinstance(body().exception(timeout=30), AppTimeout)
+        assert isinstance(body().exception(timeout=60), AppTimeout)
 
     @pytest.mark.parametrize("seconds", [0.01, 0.0001])
     def test_what_is_profiled_afterwards_does_not_hang(self, seconds: float) -> None:
@@ -290,29 +293,42 @@ class TestBash:
         except ProcessLookupError:
             return True
         try:
-            return bool(select.select([handle], [], [], 10)[0])
+            return bool(select.select([handle], [], [], 60)[0])
         finally:
             os.close(handle)
 
+    @pytest.fixture
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let no signal be sent before the command has told its last process: it may be slow to begin."""
+        send = shell._signal_group
+
+        def send_later(group: int, number: signal.Signals) -> None:
+            eventually(lambda: "end\n" in Path("pids").read_text())
+            send(group, number)
+
+        monkeypatch.setattr(shell, "_signal_group", send_later)
+
+    @pytest.mark.usefixtures("patient")
     def test_a_command_is_ended_with_all_that_it_started(self) -> None:
         @bash_app
         def slow(stdout: str = "pids", walltime: float = 0.2) -> str:
-            return "sleep 600 & echo $!; (sleep 601; touch late) & echo $!; wait"
+            return "sleep 600 & echo $!; (sleep 601; touch late) & echo $!; echo end; wait"
 
-        error = slow().exception(timeout=30)
+        error = slow().exception(timeout=60)
         assert isinstance(error, AppTimeout)
         assert str(error) == "bash_app slow ran longer than its walltime of 0.2 s"
-        assert all(self.gone(int(line)) for line in Path("pids").read_text().split())
+        assert all(self.gone(int(line)) for line in Path("pids").read_text().split()[:2])
         assert not Path("late").exists()
 
+    @pytest.mark.usefixtures("patient")
     def test_one_that_ignores_the_polite_signal_is_killed(self) -> None:
         @bash_app
         def stubborn(stdout: str = "pids", walltime: float = 0.1) -> str:
-            return "trap '' TERM; echo $$; while true; do sleep 0.2; done"
+            return "trap '' TERM; echo $$; echo end; while true; do sleep 0.2; done"
 
-        error = stubborn().exception(timeout=30)
+        error = stubborn().exception(timeout=60)
         assert isinstance(error, AppTimeout)
-        assert self.gone(int(Path("pids").read_text()))
+        assert self.gone(int(Path("pids").read_text().split()[0]))
 
     def test_one_that_ends_in_time_is_left_alone(self) -> None:
         @bash_app
@@ -323,8 +339,8 @@ class TestBash:
 
     def test_that_of_the_call_stands_against_the_default(self) -> None:
         @bash_app
-        def quick(walltime: float = 0.001) -> str:
-            return "sleep 0.1"
+        def work(seconds: float, walltime: float = 0.001) -> str:
+            return f"sleep {seconds}"
 
-        assert isinstance(quick().exception(), AppTimeout)
-        assert quick(walltime=60).result() == 0
+        assert isinstance(work(600).exception(timeout=60), AppTimeout)
+        assert work(0.1, walltime=600).result() == 0
