@@ -3,7 +3,7 @@ where there was no real one to ask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from flowcore.providers import (
     SlurmProvider,
     TorqueProvider,
 )
-from flowcore.providers.batch import BatchProvider
+from flowcore.providers.batch import Answer, BatchProvider
 from flowcore.providers.errors import SchedulerError, SubmitException
 
 UNREACHABLE = {
@@ -135,8 +135,9 @@ def test_slurm_has_the_time_to_say_that_its_controller_is_down() -> None:
 def test_a_job_that_could_not_be_cancelled_does_nothing_when_it_starts(say: Say, tmp_path: Path, script: str) -> None:
     say("sbatch", script="echo Submitted batch job 7")
     say("scancel", "scancel: error: no", script)
-    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), launcher=SimpleLauncher(), cmd_timeout=2)
+    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), launcher=SimpleLauncher())
     job_id = provider.submit("touch ran", 1)
+    provider.cmd_timeout = 1
     with pytest.raises(SchedulerError, match="scancel"):
         provider.cancel([job_id])
     assert len(list((tmp_path / "scripts").glob("*.withdrawn"))) == 1
@@ -148,7 +149,7 @@ def test_a_job_that_starts_while_it_is_cancelled_does_nothing(say: Say, tmp_path
     say("qsub", script="echo 7")
     say("qdel", script=f"touch {tmp_path}/started; exec bash {tmp_path}/scripts/*.sh")
     launcher = SimpleLauncher()
-    provider = GridEngineProvider(script_dir=str(tmp_path / "scripts"), launcher=launcher, cmd_timeout=10)
+    provider = GridEngineProvider(script_dir=str(tmp_path / "scripts"), launcher=launcher)
     assert provider.cancel([provider.submit(f"touch {tmp_path}/ran", 1)]) == [True]
     assert (tmp_path / "started").exists()
     assert not (tmp_path / "ran").exists()
@@ -159,7 +160,13 @@ def test_what_was_cancelled_before_the_scheduler_fell_silent_counts(say: Say, tm
     take = f"head -n 1 {tmp_path}/ids; sed -i 1d {tmp_path}/ids"
     say("sbatch", script=f'echo "Submitted batch job $({take})"')
     say("scancel", script='[ "$1" = 0 ] || exec sleep 60')
-    provider = SlurmProvider(script_dir=str(tmp_path / "scripts"), cmd_timeout=2, status_batch_size=2)
+
+    class Knowing(SlurmProvider):
+        def run(self, command: Sequence[str], stdin: str = "") -> Answer:
+            self.cmd_timeout = 0.3 if "2" in command else 60
+            return super().run(command, stdin)
+
+    provider = Knowing(script_dir=str(tmp_path / "scripts"), status_batch_size=2)
     jobs = [provider.submit("exit 0", 1) for _ in range(5)]
     assert provider.cancel(jobs) == [True, True, False, False, False]
     assert len(list((tmp_path / "scripts").glob("*.withdrawn"))) == 5
