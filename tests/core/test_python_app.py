@@ -80,7 +80,7 @@ class TestDecoration:
         plain.target = None
         plain.seconds = 0
         plain.function = None
-        assert python_app(plain)(walltime=30).result() == 1
+        assert python_app(plain)(walltime=600).result() == 1
 
     @pytest.mark.parametrize(
         "options",
@@ -319,7 +319,7 @@ class TestInputs:
 
     def test_a_function_that_does_not_take_them_waits_for_them(self, kernel: DataFlowKernel) -> None:
         event = threading.Event()
-        first = python_app(lambda: event.wait(30))()
+        first = python_app(lambda: event.wait(60))()
         second = python_app(lambda: event.is_set())(inputs=[first])
         assert not second.done()
         event.set()
@@ -447,7 +447,7 @@ class TestCoroutines:
             while True:
                 pass
 
-        assert quick(walltime=30).result() == 1
+        assert quick(walltime=600).result() == 1
         assert isinstance(endless(walltime=0.05).exception(), AppTimeout)
 
 

@@ -198,8 +198,8 @@ class TestHandler:
             raise kind
 
         load(retries=5, retry_handler=handler)
-        assert python_app(Flaky(1))().exception(timeout=30) is not None
-        assert python_app(Flaky(0))().result(timeout=30) == "done"
+        assert python_app(Flaky(1))().exception(timeout=60) is not None
+        assert python_app(Flaky(0))().result(timeout=60) == "done"
 
 
 class TestLostTasks:
@@ -273,11 +273,11 @@ def test_no_attempt_follows_the_end_of_the_run(load: Load) -> None:
     def fail() -> None:
         calls.append(1)
         started.set()
-        ended.wait(30)
+        ended.wait(60)
         raise ValueError
 
     future = fail()
-    assert started.wait(30)
+    assert started.wait(60)
     kernel.cleanup()
     ended.set()
     assert isinstance(future.exception(), ShutdownError)
