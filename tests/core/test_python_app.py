@@ -13,6 +13,7 @@ from tests.core.conftest import Load
 
 import flowcore
 from flowcore import File, bash_app, join_app, python_app
+from flowcore.app import timing
 from flowcore.app.errors import AppTimeout
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.errors import InvalidResourceSpecification, NoDataFlowKernelError
@@ -437,17 +438,23 @@ class TestCoroutines:
 
         assert isinstance(fail().exception(), KeyError)
 
-    def test_with_a_walltime(self, kernel: DataFlowKernel) -> None:
+    def test_with_a_walltime(self, kernel: DataFlowKernel, monkeypatch: pytest.MonkeyPatch) -> None:
         @python_app
         async def quick() -> int:
             return 1
 
+        clocks: list[Any] = []
+        start = timing._Clock.start
+
         @python_app
         async def endless() -> None:
+            start(clocks[0])  # here: an event loop that is interrupted while it is made, or closed, is left open
             while True:
                 pass
 
+        monkeypatch.setattr(timing, "AGAIN", 600)
         assert quick(walltime=600).result() == 1
+        monkeypatch.setattr(timing._Clock, "start", lambda clock: clocks.append(clock))
         assert isinstance(endless(walltime=0.05).exception(), AppTimeout)
 
 
