@@ -121,6 +121,23 @@ class TestPython:
         )
         assert (done.stdout, done.stderr) == ("interrupted\n" * 100, "")
 
+    def test_one_that_starts_a_thread_is_not_interrupted_however_slow_that_is(self) -> None:
+        slow, begun = threading.Thread(), []
+
+        def work() -> None:
+            timing._starting[slow] = slow
+            try:
+                time.sleep(1.5)
+                begun.append(slow)
+            finally:
+                del timing._starting[slow]
+            while True:
+                pass
+
+        with pytest.raises(AppTimeout):
+            TimedCall(work, 0.01)()
+        assert begun == [slow]
+
     def test_a_walltime_of_ages_is_none(self) -> None:
         assert TimedCall(lambda: "done", 1e12)() == "done"
 

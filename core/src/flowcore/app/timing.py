@@ -91,22 +91,25 @@ class _Clock:
         looks = 0
         while not self.bell.acquire(timeout=seconds):
             # Nothing is called between the look and the end of the raising, so no other thread runs there.
-            if not self.over and (not _starting or looks == _LOOKS):
+            if not self.over and (not _starting or looks == _LOOKS + _SLOW_LOOKS):
                 self.fired = True
                 _raise_in(self._thread, _REACHED)
                 seconds = AGAIN
                 looks = 0
             else:
-                seconds = _SOON
+                seconds = _SOON if looks < _LOOKS else _LATER
                 looks += 1
 
 
 # A thread that is starting another one is not interrupted. The other might be stuck for ever; and up to Python 3.11 it
 # goes by the number of the one that starts it until it runs, so that it may get the exception, and end: nobody would
-# tell the one that waits for it. `_starting` has those that are being started; one that is stuck holds up nothing.
+# tell the one that waits for it. `_starting` has those that are being started; one that is stuck is waited for as long
+# as a busy machine may take to start one: a minute.
 _starting: Final[dict[threading.Thread, threading.Thread]] = getattr(threading, "_limbo", {})
 _SOON: Final = 0.00001
+_LATER: Final = 0.01
 _LOOKS: Final = 10_000
+_SLOW_LOOKS: Final = 6_000
 _REACHED: Final = ctypes.py_object(_WalltimeReachedError)
 _raise_in: Final = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
