@@ -345,6 +345,34 @@ def test_close_ends_the_thread_and_may_be_called_twice(tmp_path: Path) -> None:
         poller.add(executor)
 
 
+@pytest.mark.fault
+def test_close_ends_a_thread_that_is_just_about_to_look(tmp_path: Path) -> None:
+    executor = Observed(FaultyProvider(init_blocks=0))
+    executor.start(RunContext(run_id="test", run_dir=tmp_path))
+    poller = JobStatusPoller()
+    closer, told = threading.Thread(target=poller.close), threading.Event()
+
+    class Awake(threading.Event):
+        def set(self) -> None:
+            super().set()
+            if threading.current_thread() is closer:
+                told.set()
+
+        def clear(self) -> None:
+            if not told.is_set():
+                closer.start()
+                assert told.wait(BOUND)
+            super().clear()
+
+    poller._awake = Awake()
+    poller.add(executor)
+    assert told.wait(BOUND)
+    closer.join(BOUND)
+    assert poller._thread is not None
+    poller._thread.join(BOUND)
+    assert not poller._thread.is_alive()
+
+
 def test_a_poller_without_executors_has_no_thread() -> None:
     before = set(threading.enumerate())
     poller = JobStatusPoller()

@@ -84,8 +84,10 @@ class JobStatusPoller:
                 logger.warning("a provider has not answered for %g s; its thread is left behind", timeout)
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
             self._awake.clear()
+            if self._closed:  # looked at afterwards: `close` may have been called just before that
+                return
             with self._lock:
                 reviews = list(self._reviews.values())
             due = min((review.turn() for review in reviews), default=math.inf)
