@@ -289,10 +289,13 @@ def test_one_failing_executor_does_not_hold_up_another(tmp_path: Path) -> None:
             executor.shutdown()
 
 
-def test_after_reset_the_blocks_come_back(review) -> None:
-    executor = review(command="exit 3", init_blocks=1)
+def test_after_reset_the_blocks_come_back(tmp_path: Path, review) -> None:
+    go = tmp_path / "go"
+    executor = review(command=f"until [ -e {go} ]; do sleep 0.02; done; exit 3", init_blocks=1)
+    [future] = demand(executor)
+    go.touch()
     with pytest.raises(BadStateException):
-        demand(executor)[0].result(BOUND)
+        future.result(BOUND)
     executor.command = "exec sleep 600"
     executor.reset()
     demand(executor, 2)
