@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ from page_example import page, run_example, where
 
 
 @pytest.mark.slow
-def test_the_example_of_the_manual_runs_on_this_machine() -> None:
-    hosts, blocks = run_example(LocalProvider(nodes_per_block=2, init_blocks=1, max_blocks=2))
+def test_the_example_of_the_manual_runs_on_this_machine(tmp_path: Path) -> None:
+    hosts, blocks = run_example(LocalProvider(nodes_per_block=2, init_blocks=1, max_blocks=2), tmp_path, 1)
     assert hosts == {socket.gethostname()}
     assert {status.state for status in blocks} == {JobState.RUNNING}
 
