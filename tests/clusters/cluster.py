@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -21,7 +23,7 @@ from clusters.daemons import PATH, Daemon, eventually
 from clusters.hosts import Hosts
 from clusters.packages import give_up, require
 
-BOOT = 60.0
+BOOT = 120.0
 """Seconds that a part of a cluster may take until it answers."""
 
 HOST_TOOLS = ("ip", "unshare", "nsenter")
@@ -109,7 +111,7 @@ class Cluster(ABC):
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=30,
+            timeout=90,
             check=False,
         )
         if check and done.returncode != 0:
@@ -131,7 +133,7 @@ class Cluster(ABC):
         tables = [self.hosts.processes(node) for node in self.nodes]
         return [pid for table in tables for pid, line in table.items() if re.fullmatch(pattern, line)]
 
-    def await_rest(self, seconds: float = 30) -> list[str]:
+    def await_rest(self, seconds: float = 90) -> list[str]:
         """Wait until no job and no process is left; return what is left when the time is up."""
         try:
             eventually(lambda: not self.queue() and not self.processes(), seconds, "rest")
@@ -224,7 +226,9 @@ def head() -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody uses now."""
-    with socket.create_server(("", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody uses now, and that no connection gets: a daemon may be away, and come back."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(10_000, max(lowest, 20_000)), 100):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise RuntimeError("no port is free here")

@@ -24,7 +24,7 @@ _letters = itertools.cycle(string.ascii_lowercase)
 
 def ip(*words: str, check: bool = True) -> str:
     done = subprocess.run(
-        ["ip", *words], capture_output=True, text=True, env={**os.environ, "PATH": PATH}, timeout=30, check=False
+        ["ip", *words], capture_output=True, text=True, env={**os.environ, "PATH": PATH}, timeout=90, check=False
     )
     if check and done.returncode != 0:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
@@ -77,7 +77,7 @@ class Hosts:
         """Switch a host off."""
         processes = self.processes(name)
         self._services.pop(name).stop(signal.SIGKILL)
-        eventually(lambda: not any(_alive(pid) for pid in processes), 10, f"the end of all that ran on {name}")
+        eventually(lambda: not any(_alive(pid) for pid in processes), 60, f"the end of all that ran on {name}")
 
     def processes(self, name: str) -> dict[int, str]:
         """Return the command lines of what runs on a host, by the pids that this machine knows them by."""

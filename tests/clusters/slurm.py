@@ -70,7 +70,7 @@ class SlurmCluster(Cluster):
     def clear(self) -> None:
         """End every job; one that is just being launched begins first, as Slurm may lose what would end it then."""
         with contextlib.suppress(TimeoutError):
-            eventually(lambda: not self._being_launched(), 10, "the begin of jobs")
+            eventually(lambda: not self._being_launched(), 30, "the begin of jobs")
         super().clear()
 
     def _being_launched(self) -> list[str]:
@@ -97,7 +97,7 @@ class SlurmCluster(Cluster):
 
     def forget_jobs(self) -> None:
         """Wait for all jobs to end, and start slurmctld anew, without any memory."""
-        eventually(lambda: not self.queue(), 30, "an empty queue")
+        eventually(lambda: not self.queue(), 90, "an empty queue")
         self.master.stop(signal.SIGKILL)
         self.start_master("-c")
         self.await_nodes()
