@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import threading
+import time
 import traceback
 import weakref
 from concurrent.futures import as_completed, wait
@@ -17,7 +18,7 @@ from flowcore.executors.errors import ExecutorError
 from flowcore_threads import plugin
 from flowcore_threads.executor import ThreadPoolExecutor
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture
@@ -317,9 +318,13 @@ def test_its_folder_goes_with_it_where_there_is_no_kernel_unless_its_block_raise
 
 @pytest.mark.performance
 def test_a_task_costs_microseconds(start):
+    """In the CPU time of its thread: how much of that it gets is for others to say."""
     executor = start(1)
     begin = threading.Event()
     executor.submit(begin.wait, {}, PATIENCE)
+    before = executor.submit(time.thread_time, {})
     futures = [executor.submit(pow, {}, 2, 3) for _ in range(20_000)]
+    after = executor.submit(time.thread_time, {})
     begin.set()
-    assert not wait(futures[-1:], 20_000 * 100e-6).not_done
+    assert after.result(PATIENCE) - before.result(PATIENCE) < 20_000 * 100e-6
+    assert all(future.done() for future in futures)
