@@ -34,11 +34,11 @@ def run(script: str, *arguments: str, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=170,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert marked.gone(within=5) == {}
+    assert marked.gone(within=60) == {}
     return done.stdout
 
 

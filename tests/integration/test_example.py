@@ -239,7 +239,7 @@ def run_example(*arguments: str, cwd: Path, path: str | None = None) -> subproce
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
         stdin=subprocess.DEVNULL,
     )

@@ -51,9 +51,9 @@ def shell(command, walltime=None):
     return command
 
 with flowcore.load(Config(executors=[ThreadPoolExecutor()], initialize_logging=False)):
-    assert shell("true").result(20) == 0
-    assert isinstance(shell("exit 3").exception(20), BashExitFailure)
-    assert isinstance(shell("sleep 60 & wait", walltime=0.1).exception(20), AppTimeout)
+    assert shell("true").result(60) == 0
+    assert isinstance(shell("exit 3").exception(60), BashExitFailure)
+    assert isinstance(shell("sleep 60 & wait", walltime=0.1).exception(60), AppTimeout)
 """
 
 DIES = """
@@ -85,7 +85,7 @@ def ended(job_id):
     changed = threading.Event()
     provider.watch(changed.set)
     if not provider.status([job_id])[0].terminal:
-        assert changed.wait(20)
+        assert changed.wait(60)
     return provider.status([job_id])[0]
 
 leaving = provider.submit("sleep 600 & exit 0", 1)
@@ -133,7 +133,7 @@ with flowcore.load(Config(executors=[executor], lost_retries=0)):
     assert type(killed().exception(60)).__name__ == "WorkerLost"
     assert doubled(b"still there").result(60) == b"still therestill there"
     leftovers.watch()
-assert leftovers.after(20) == []
+assert leftovers.after(60) == []
 """
 
 
@@ -153,7 +153,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
 )
 def test_all_is_well(environment: dict[str, str], script: str) -> None:
     words = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

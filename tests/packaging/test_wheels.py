@@ -28,7 +28,7 @@ def _run(*command: str | Path, cwd: Path, code: int = 0) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == code, done.stdout
@@ -156,7 +156,7 @@ def test_a_script_runs_on_htex_in_an_environment_of_its_own(python, tmp_path, re
 
         if __name__ == "__main__":
             with flowcore.load(Config(executors=[HighThroughputExecutor(max_workers=1)])):
-                assert worker().result(30) != os.getpid()
+                assert worker().result(120) != os.getpid()
             print("done in a worker process")
         """)
     )
@@ -183,7 +183,7 @@ def test_a_script_runs_on_threads_without_the_other_plugins(with_threads, tmp_pa
             return 2 * x
 
         with flowcore.load(Config(executors=[ThreadPoolExecutor(max_threads=2)])):
-            print(double(double(21)).result(30), "zmq" in sys.modules)
+            print(double(double(21)).result(120), "zmq" in sys.modules)
         """)
     )
     assert _run(with_threads, "script.py", cwd=tmp_path).splitlines()[-1] == "84 False"

@@ -35,6 +35,6 @@ COMMANDS: Final = {
 def printed(command: str) -> str:
     """Return what /bin/bash prints when it reads `command` as a script."""
     done = subprocess.run(
-        ["/bin/bash", "-s"], input=command, stdout=subprocess.PIPE, encoding="utf-8", check=True, timeout=30
+        ["/bin/bash", "-s"], input=command, stdout=subprocess.PIPE, encoding="utf-8", check=True, timeout=90
     )
     return done.stdout

@@ -16,11 +16,11 @@ import pytest
 from flowcore.launchers.base import Launcher
 from flowcore.testing.commands import COMMANDS, printed
 
-TIMEOUT = 30.0
+TIMEOUT = 90.0
 """Seconds that a launcher may take for a test on a busy machine."""
 
 # A shell that has just forked, and not become a program yet, may take the signal: so nothing is started after the trap.
-STUBBORN = "sleep 60 & trap 'trap : TERM; echo told; kill -KILL $! 2>/dev/null; exit 0' TERM; echo ready; wait $!"
+STUBBORN = "sleep 600 & trap 'trap : TERM; echo told; kill -KILL $! 2>/dev/null; exit 0' TERM; echo ready; wait $!"
 
 
 class LauncherConformance(ABC):
@@ -99,7 +99,7 @@ class LauncherConformance(ABC):
 
     def test_no_copy_outlives_a_script_that_is_told_to_end(self, tmp_path: Path) -> None:
         copies = self.copies(2, 1)
-        with self.start(self.make_launcher()("echo ready; sleep 60; echo late", 2, 1), tmp_path) as process:
+        with self.start(self.make_launcher()("echo ready; sleep 600; echo late", 2, 1), tmp_path) as process:
             assert process.stdout is not None
             assert [process.stdout.readline() for _ in range(copies)] == ["ready\n"] * copies
             os.killpg(process.pid, signal.SIGTERM)

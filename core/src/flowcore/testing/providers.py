@@ -30,7 +30,7 @@ class ProviderConformance(ABC):
                 return AcmeProvider(script_dir=str(tmp_path / "scripts"), **options)
     """
 
-    patience: float = 30
+    patience: float = 90
     """Seconds within which a short job goes through the resource manager."""
 
     @abstractmethod
