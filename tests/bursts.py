@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,35 @@ from flowcore.providers.base import Provider
 
 BOUND = 60.0
 
-PROMPT = 0.2
-"""Seconds from demand to the submission of a block, where nothing else keeps the machine busy."""
+NEVER = 3600.0
+"""Seconds between two looks at the blocks where nobody is meant to look."""
 
 
 def watched(kind: type[Provider]) -> Any:
-    """Return a class of the same kind whose objects note, in `asked`, when they were asked for blocks."""
+    """Return a class of the same kind whose objects count, in `asked`, the blocks that they were asked for.
+
+    Blocks are looked at every `Watched.interval` seconds, after the next call of `Watched.look`; there is one object.
+    """
 
     class Watched(kind):  # type: ignore[valid-type,misc]
+        interval = NEVER
+        asked = 0
+
         @property
         def label(self) -> str:
             return kind.__name__.removesuffix("Provider").lower()
 
+        @property
+        def status_polling_interval(self) -> float:
+            return self.interval
+
         def submit(self, *args: Any) -> str:
-            asked.append(time.monotonic())
+            Watched.asked += 1
             return str(super().submit(*args))
 
-    asked: list[float] = []
-    Watched.asked = asked
+        def watch(self, changed: Callable[[], None]) -> None:
+            Watched.look = staticmethod(changed)
+
     return Watched
 
 
@@ -40,14 +51,15 @@ def live(executor: HighThroughputExecutor) -> int:
     return sum(not status.terminal for status in executor.status().values())
 
 
-def bursts(provider: Any, folder: Path, times: int = 3) -> list[float]:
-    """Let the blocks grow from none to three and shrink to none again; return the seconds until each first block.
+def bursts(provider: Any, folder: Path, times: int = 3) -> None:
+    """Let the blocks grow from none to three, with nothing but the demand to start them, and shrink to none again.
 
     Args:
         provider: of a `watched` class, from 0 to 3 blocks.
-        times: how often; a busy machine delays some of them.
+        times: how often.
         folder: seen by the workers too.
     """
+    kind = type(provider)
 
     @python_app
     def held(gate: str) -> str:
@@ -62,19 +74,19 @@ def bursts(provider: Any, folder: Path, times: int = 3) -> list[float]:
         return block
 
     executor = HighThroughputExecutor(max_workers=1, provider=provider)
-    delays = []
     config = Config(
-        executors=[executor], strategy="simple", strategy_period=0.5, max_idletime=0.5, run_dir=folder / "run"
+        executors=[executor], strategy="simple", strategy_period=NEVER, max_idletime=0.5, run_dir=folder / "run"
     )
     with flowcore.load(config):
         for number in range(times):
             assert live(executor) == 0
-            began, gate, asked = time.monotonic(), folder / f"gate-{number}", len(provider.asked)
+            gate = folder / f"gate-{number}"
             tasks = [held(str(gate)) for _ in range(9)]
             eventually(lambda: len([*folder.glob(f"{gate.name}.*")]) == 3, BOUND, "three blocks at work")  # noqa: B023
-            delays.append(provider.asked[asked] - began)
             assert live(executor) == 3
             gate.touch()
             assert len({task.result(BOUND) for task in tasks}) == 3
+            kind.interval = 0.2
+            kind.look()
             eventually(lambda: live(executor) == 0, BOUND, "no block")
-    return delays
+            kind.interval = NEVER

