@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,16 @@ def test_the_default_launcher_uses_every_node() -> None:
     assert isinstance(SlurmProvider(nodes_per_block=2).launcher, SrunLauncher)
     with pytest.raises(BadLauncher):
         SlurmProvider(nodes_per_block=2, launcher=SingleNodeLauncher())
+
+
+def test_a_block_ends_when_slurm_says_so_where_it_does(tmp_path: Path) -> None:
+    """Its walltime began with the allocation, and somebody may have changed it since."""
+    provider = SlurmProvider(script_dir=str(tmp_path), walltime="00:10:00")
+    script = provider.script("echo $FLOWCORE_BLOCK_END; env | grep BLOCK_END")
+    environment = {**os.environ, "SLURM_JOB_END_TIME": "1234567890"}
+    done = subprocess.run(["/bin/bash"], input=script, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1234567890", "FLOWCORE_BLOCK_END=1234567890"]
+    assert done.stderr.count("\n") == 1  # the launcher's
 
 
 def test_nothing_is_run_before_the_first_submit(fake: FakeSlurm) -> None:

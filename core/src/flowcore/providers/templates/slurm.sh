@@ -19,5 +19,7 @@
 @{scheduler_options}
 
 @{prologue}
+# Slurm counts from the start of the allocation, which may be long before this; new ones say when it ends.
+if [ "${SLURM_JOB_END_TIME:-0}" -gt 0 ]; then FLOWCORE_BLOCK_END=$SLURM_JOB_END_TIME; fi
 @{worker_init}
 @{command}
