@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clusters.slurm import SlurmCluster
-from flowcore.launchers import SrunLauncher, SrunMPILauncher
+from flowcore.launchers import SrunLauncher, SrunMPILauncher, srun
 from flowcore.launchers.base import Launcher
 from flowcore.providers import SlurmProvider
 from flowcore.providers.base import Provider
@@ -42,6 +42,7 @@ class InAllocation(LauncherConformance):
     @pytest.fixture(autouse=True)
     def _within(self, allocation: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SLURM_JOB_ID", allocation)
+        monkeypatch.setattr(srun, "GRACE", 90)
 
     def test_debug_says_on_standard_error_what_starts_and_changes_nothing_else(self, tmp_path: Path) -> None:
         code, out, err = self.run(self.make_launcher(debug=True)("echo here; exit 3", 1, 1), tmp_path)

@@ -7,17 +7,24 @@ from typing import ClassVar, Final
 
 from flowcore.launchers.base import Launcher, announce, bash
 
+GRACE: Final = 2
+"""Seconds that the copies have between SIGTERM and SIGKILL."""
+
 # srun kills its tasks when it gets a SIGTERM, and Slurm signals the processes of a task one after the other: what waits
 # for a child would go on before its own turn comes. So srun has a process group of its own (set -m), and its standard
 # input is a line to the tasks: when it is closed, each task tells all of its copy at once (TASK). srun itself is told
-# two seconds later. srun without --cpus-per-task ignores what the job was given (since 22.05): hence
-# SRUN_CPUS_PER_TASK. A wait that a trap interrupts has not waited: hence the loops.
+# after `GRACE`. srun without --cpus-per-task ignores what the job was given (since 22.05): hence SRUN_CPUS_PER_TASK.
+# A wait that a trap interrupts has not waited: hence the loops.
 SCRIPT: Final = """\
 flowcore_end_step() {{
   flowcore_interrupted=yes
   [ -z "$flowcore_last_word" ] || return
   exec {{flowcore_line}}>&-
-  ( trap - TERM INT HUP; read -rt 2 <> <(:); kill -s TERM "$flowcore_srun" ) >/dev/null 2>&1 {{flowcore_stdout}}>&- &
+  (
+    trap - TERM INT HUP
+    read -rt {grace} <> <(:)
+    kill -s TERM "$flowcore_srun"
+  ) >/dev/null 2>&1 {{flowcore_stdout}}>&- &
   flowcore_last_word=$!
 }}
 set +e
@@ -97,4 +104,4 @@ class SrunLauncher(Launcher):
 
 def step(options: str, command: str) -> str:
     """Return the script that runs one step, whose tasks are copies of the command."""
-    return SCRIPT.format(options=options, command=bash(TASK.format(command=shlex.quote(command))))
+    return SCRIPT.format(grace=GRACE, options=options, command=bash(TASK.format(command=shlex.quote(command))))
