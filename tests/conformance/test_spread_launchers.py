@@ -36,13 +36,22 @@ class TestMpiRunLauncher(WithMPI):
         return MpiRunLauncher(debug=debug)
 
 
+class PatientLauncher(GnuParallelLauncher):
+    """Gives copies more than its ten seconds between SIGTERM and SIGKILL, for a busy machine."""
+
+    def __call__(self, command: str, tasks_per_node: int, nodes_per_block: int) -> str:
+        before, termseq, after = super().__call__(command, tasks_per_node, nodes_per_block).partition("TERM,10000,")
+        assert termseq
+        return f"{before}TERM,90000,{after}"
+
+
 class TestGnuParallelLauncher(LauncherConformance):
     @pytest.fixture(autouse=True)
     def _parallel(self) -> None:
         require(["parallel"], ["parallel"])
 
     def make_launcher(self, *, debug: bool = True) -> Launcher:
-        return GnuParallelLauncher(debug=debug)
+        return PatientLauncher(debug=debug)
 
 
 class TestAprunLauncherOnAFake(LauncherConformance):
