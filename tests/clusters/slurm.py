@@ -47,7 +47,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 KillWait=2
 MinJobAge=300
-SlurmdTimeout=20
+SlurmdTimeout=120
 MessageTimeout=5
 ReturnToService=2
 MailProg=/bin/true

@@ -127,7 +127,7 @@ def test_a_job_killed_under_us_has_failed_and_names_the_signal(slurm: SlurmClust
 def test_a_job_that_somebody_else_cancels_is_cancelled(slurm: SlurmCluster, make: Make) -> None:
     provider = make()
     job_id = provider.submit("sleep 600", 1)
-    until(provider, job_id, {JobState.RUNNING})
+    eventually(lambda: slurm.pids("sleep 600"), BOUND, "the job's command")  # Slurm may lose what ends it earlier
     slurm.call("scancel", job_id)
     assert ended(provider, job_id).state is JobState.CANCELLED
 
