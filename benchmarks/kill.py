@@ -8,12 +8,12 @@ import time
 from processes import kill
 from runner import Run
 
-_WATCHED = 15.0
+_WATCHED = 60.0
 _GRACE = 10.0
 _STEP = 0.05
 
 
-def watch(run: Run, patience: float = 60.0) -> dict[str, float]:
+def watch(run: Run, patience: float = 240.0) -> dict[str, float]:
     """Wait until the script says that it is busy, kill it, and count; infinity stands for longer than was waited."""
     deadline = time.monotonic() + patience
     while run.said() is None:
