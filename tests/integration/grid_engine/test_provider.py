@@ -135,7 +135,7 @@ def test_a_job_whose_script_is_killed_is_failed(make: Make, cell: GridEngineCell
 def test_a_job_that_somebody_else_deletes_is_failed(make: Make, cell: GridEngineCell) -> None:
     provider = make()
     job_id = provider.submit("sleep 600", 1)
-    until(provider, job_id, JobState.RUNNING)
+    eventually(lambda: cell.pids("sleep 600"), PATIENCE, "the job's command")
     cell.call("qdel", job_id)
     status = ending(provider, job_id)
     assert status.state is JobState.FAILED
