@@ -26,6 +26,7 @@ def watched(kind: type[Provider]) -> Any:
 
     class Watched(kind):  # type: ignore[valid-type,misc]
         interval = NEVER
+        told = 0.0
         asked = 0
 
         @property
@@ -34,7 +35,8 @@ def watched(kind: type[Provider]) -> Any:
 
         @property
         def status_polling_interval(self) -> float:
-            return self.interval
+            Watched.told = self.interval
+            return Watched.told
 
         def submit(self, *args: Any) -> str:
             Watched.asked += 1
@@ -79,6 +81,7 @@ def bursts(provider: Any, folder: Path, times: int = 3) -> None:
     )
     with flowcore.load(config):
         for number in range(times):
+            eventually(lambda: kind.told == NEVER, BOUND, "the last look")
             assert live(executor) == 0
             gate = folder / f"gate-{number}"
             tasks = [held(str(gate)) for _ in range(9)]
