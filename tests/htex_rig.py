@@ -224,7 +224,7 @@ from flowcore.executors import HighThroughputExecutor
 import htex_tasks
 
 def executor(**options):
-    return HighThroughputExecutor(**{"max_workers": 2, "heartbeat_period": 1, "heartbeat_threshold": 5, **options})
+    return HighThroughputExecutor(**{"max_workers": 2, "heartbeat_period": 1, "heartbeat_threshold": 60, **options})
 
 def say(word):
     print(word, flush=True)

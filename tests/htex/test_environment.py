@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -123,7 +124,7 @@ def test_an_app_from_a_module_beside_the_script_works(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
-    assert marked.gone(5) == {}
+    assert marked.gone(PATIENCE) == {}
 
 
 def test_a_module_in_the_current_folder_hides_nothing(start, tmp_path):
@@ -285,7 +286,8 @@ def test_no_key_is_on_a_command_line_in_an_environment_or_in_a_log(start, tmp_pa
     assert len(keys) >= 2
     texts = ["\n".join(seen.values()).encode()]
     for pid in below():
-        texts += [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+        with contextlib.suppress(OSError):  # it has just ended
+            texts += [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
     texts += [path.read_bytes() for path in Path(executor.logdir).rglob("*") if path.is_file()]
     for key in keys:
         assert not [text for text in texts if key in text]
