@@ -76,7 +76,8 @@ def heard_in_a_moment(dealer):
     return kinds
 
 
-def test_a_manager_that_comes_over_tcp_before_its_tasks_are_known_keeps_them(start, remote):
+def test_a_manager_that_comes_over_tcp_before_its_tasks_are_known_keeps_them(start, remote, monkeypatch):
+    monkeypatch.setattr("flowcore_htex.interchange._RECOVERY", PATIENCE)
     listener, dealer = remote
     bench = start(tcp=[listener], client="its own sockets", expected_managers=["m"])
     mine = registration(manager="m", draining=False, held=[1])

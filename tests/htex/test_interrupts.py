@@ -11,6 +11,8 @@ import zmq
 
 from flowcore.errors import ShutdownError
 from flowcore.providers import LocalProvider
+from flowcore.testing.gate import Gate
+from flowcore.testing.tasks import hold
 from flowcore.thread_pool import ThreadPool
 from flowcore_htex import client, wire
 from flowcore_htex.link import StreamLink
@@ -97,8 +99,10 @@ def lazy(monkeypatch):
 def held_up(rig):
     """Return an event that the thread that would send what waits, too, waits for."""
     go, there = threading.Event(), threading.Event()
-    future = rig.submit(double, 0)
-    future.add_done_callback(lambda _: (there.set(), go.wait(PATIENCE)))
+    with Gate(PATIENCE) as gate:
+        future = rig.submit(hold, gate.port)
+        gate.wait_for(1)
+        future.add_done_callback(lambda _: (there.set(), go.wait(PATIENCE)))
     assert there.wait(PATIENCE)
     return go
 
