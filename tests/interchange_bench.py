@@ -56,7 +56,7 @@ class Bench:
 
         def count_and_turn(timeout):
             self.turns += 1
-            turn(timeout)
+            return turn(timeout)
 
         self._interchange._loop.turn = count_and_turn
         self._user = ours

@@ -90,6 +90,38 @@ def test_a_manager_that_comes_over_tcp_before_its_tasks_are_known_keeps_them(sta
     assert hear(dealer, wire.END) == [wire.PROBE, wire.END]
 
 
+def test_managers_that_have_come_are_heard_before_the_recovery_ends(start, monkeypatch):
+    monkeypatch.setattr("flowcore_htex.interchange._RECOVERY", 0)  # as if it had been stopped for longer than that
+    names = ["m0", "m1", "m2"]
+    bench = start(expected_managers=names)
+    for tid, name in enumerate(names, start=1):
+        mine = registration(manager=name, draining=False, held=[tid])
+        BlockingLink(bench.connect()).send(wire.REGISTER, wire.pack_json(mine))
+    bench.say((wire.TASKS, wire.pack_tasks([(tid, 1, CALL) for tid in (1, 2, 3)])), (wire.READY, b""))
+    records = [wire.unpack_json(bench.hear(wire.MANAGERS)) for _ in names]
+    assert {one["event"] for one in records} == {"registered"}
+    assert sorted(one["manager"]["manager"] for one in records) == names
+
+
+def test_nobody_is_taken_for_silent_before_what_has_come_is_read(start):
+    bench = start(heartbeat_period=0.05)
+    _, link = bench.manager("m")
+    interchange, over = bench._interchange, threading.Event()
+    keep_time = interchange._keep_time
+
+    def keep_time_late():
+        interchange._keep_time = keep_time
+        link.send(wire.HEARTBEAT)
+        interchange._managers["m"].peer.link.heard -= 1000
+        interchange._next_check = 0.0
+        keep_time()
+        over.set()
+
+    interchange._keep_time = keep_time_late
+    assert over.wait(PATIENCE)
+    assert list(interchange._managers) == ["m"]
+
+
 def test_while_results_are_not_taken_in_nobody_gets_more_tasks(start, remote):
     listener, dealer = remote
     bench = start(tcp=[listener])

@@ -118,7 +118,9 @@ class Interchange:
     def _keep_time(self) -> None:
         now = time.monotonic()
         if self._recovered_by and now >= self._recovered_by:
-            self._end_recovery()
+            self._catch_up()
+            if self._recovered_by:
+                self._end_recovery()
         if self._balance.due is not None and now >= self._balance.due:
             self._rebalance(now)
         if now < self._next_check:
@@ -126,6 +128,8 @@ class Interchange:
         self._next_check = now + self._check_every
         self._doors.sweep(now)
         settings = self._settings
+        if any(now - manager.peer.heard >= settings["heartbeat_threshold"] for manager in self._managers.values()):
+            self._catch_up()
         for manager in list(self._managers.values()):
             if now - manager.peer.heard >= settings["heartbeat_threshold"] and not self._congested:
                 self._lose(manager, f"was silent for {settings['heartbeat_threshold']:g} s", silent=True)
@@ -136,6 +140,14 @@ class Interchange:
                 manager.peer.flush()
         self._client.queue(wire.HEARTBEAT)
         self._flush_client()
+
+    def _catch_up(self) -> None:
+        """Serve what has arrived: a process that was stopped itself must not take those for late who were in time."""
+        for _ in range(2 * len(self._expected) + 2):  # whoever knocks is let in by one turn, and heard by another
+            if self._doors.pending():
+                self._doors.serve_pending()
+            elif not self._loop.turn(0):
+                return
 
     def _rebalance(self, now: float) -> None:
         """See that nothing waits in one manager while another is idle; what waits here is given out anyway."""

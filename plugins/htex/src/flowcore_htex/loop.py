@@ -42,12 +42,14 @@ class Loop:
         link.on_blocked = lambda blocked: self.watch(descriptor, handler, writable=blocked)
         self.watch(descriptor, handler, writable=bool(link.backlog))
 
-    def turn(self, timeout: float | None) -> None:
-        """Wait once, at most `timeout` seconds, and serve whatever is ready."""
-        for descriptor, _ in self._epoll.poll(timeout):
+    def turn(self, timeout: float | None) -> bool:
+        """Wait once, at most `timeout` seconds, and serve whatever is ready; whether anything was."""
+        ready = self._epoll.poll(timeout)
+        for descriptor, _ in ready:
             handler = self._handlers.get(descriptor)
             if handler is not None:
                 handler(descriptor)
+        return bool(ready)
 
     def wake_on_signals(self) -> None:
         """Let a signal end the wait; Python alone would resume it after the handler."""
