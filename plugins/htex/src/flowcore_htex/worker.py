@@ -112,12 +112,12 @@ class Worker:
                 self._estimates.pop(number, None)
 
     def _task(self, tid: int, number: int, payload: bytes, buffers: Sequence[Any], spec: bytes) -> None:
+        estimate = self._estimates.get(number)
+        if self._tids and (estimate is None or time.perf_counter() - self._oldest + estimate > _KEEP_AT_MOST):
+            self._flush()  # before the next one begins: what a worker keeps that dies then would run again
         if not self._begins(tid):
             return
-        estimate = self._estimates.get(number)
         begin = time.perf_counter()
-        if self._tids and (estimate is None or begin - self._oldest + estimate > _KEEP_AT_MOST):
-            self._flush()
         restore = _set_environment(spec) if spec else None
         large: list[Any] = []
         if not self._watched and (self._tids or self._returned):
