@@ -96,36 +96,66 @@ def mark_and_return(path, number, size, port=None):
     return bytes(size)
 
 
+DRAINING = """
+import pathlib, signal, sys, time
+from flowcore_htex import manager, pool
+
+heed_signals = manager.Manager.heed_signals
+
+def heed_another(self):
+    heed_signals(self)
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_drain_at", 0.0))
+
+manager.Manager.heed_signals = heed_another
+"""
+"""A manager whose drain period is over when SIGUSR1 comes."""
+
+
+def manager_that_drains_when_told(folder, way=MANAGER, more=""):
+    """Return the template of its command, given that of a usual one."""
+    script = folder / "manager.py"
+    script.write_text(f"{DRAINING}{more}\nmanager.main()\n")
+    changed = way.replace("-c {bare} flowcore_htex.manager", str(script))
+    assert changed != way
+    return changed
+
+
+def drain(executor):
+    """Have the only manager drain, and return what is known of it."""
+    [manager] = executor.connected_managers()
+    os.kill(manager["pid"], signal.SIGUSR1)
+    assert until(lambda: all(one["draining"] for one in executor.connected_managers()))
+    return manager
+
+
 @pytest.mark.parametrize("end", ["drained", "SIGTERM"])
 @pytest.mark.parametrize(("way", "size"), [(MANAGER, 100_000), (OVER_LOOPBACK, 1_000_000)], ids=["local", "TCP"])
 def test_a_manager_ends_when_its_last_outcomes_have_arrived(tmp_path, way, size, end):
     """The interchange is stopped meanwhile: they fill what the kernel holds for it, and more."""
     trace = tmp_path / "trace"
-    options = {"drain_period": 2} if end == "drained" else {}
+    way = manager_that_drains_when_told(tmp_path, way)
     with executors(tmp_path) as start, Gate(PATIENCE) as gate:
-        executor = start(max_workers=1, prefetch_capacity=60, launch_cmd=way, **options)
+        executor = start(max_workers=1, prefetch_capacity=60, launch_cmd=way)
         ports = [gate.port] + [None] * 59
         futures = [executor.submit(mark_and_return, {}, str(trace), n, size, port) for n, port in enumerate(ports)]
         gate.wait_for(1)
-        manager = Family().one("manager")
+        assert until(lambda: [one["tasks"] for one in executor.connected_managers()] == [60])
+        manager = executor.connected_managers()[0]["pid"]
         if end == "drained":
-            assert until(lambda: all(one["draining"] for one in executor.connected_managers()))
+            drain(executor)
         with stopped(Family().one("interchange")):
             gate.open()
             assert until(lambda: trace.exists() and len(executions(trace)) == 60)
             if end == "SIGTERM":
                 os.kill(manager, signal.SIGTERM)
-            until(lambda: manager not in Family().pids("manager"), within=2)
+            until(lambda: not runs(manager), within=2)
         assert {type(outcome) for outcome in outcomes(futures[:59])} == {bytes}  # the last one may still have run
-        assert until(lambda: manager not in Family().pids("manager"))
+        assert until(lambda: not runs(manager))
         assert list(executions(trace).values())[:59] == [1] * 59
 
 
 LATE = """
-import pathlib, sys, time
-from flowcore_htex import manager, pool
-
-folder, close = pathlib.Path(sys.argv.pop(1)), pool.WorkerPool.close
+folder, close = pathlib.Path(__file__).parent, pool.WorkerPool.close
 
 def close_late(self):
     (folder / "closing").touch()
@@ -134,32 +164,40 @@ def close_late(self):
     return close(self)
 
 pool.WorkerPool.close = close_late
-manager.main()
+manager._HAND_IN = 600
 """
 """A manager that is told an outcome after the last look at its workers, and before it ends them."""
 
 
 def test_a_manager_told_to_end_while_it_drains_hands_in_at_once_what_it_holds(tmp_path):
     """Whoever ends the block will not wait."""
-    trace, script = tmp_path / "trace", tmp_path / "manager.py"
-    script.write_text(LATE)
-    way = MANAGER.replace("-c {bare} flowcore_htex.manager", f"{script} {tmp_path}")
-    assert way != MANAGER
+    trace = tmp_path / "trace"
+    way = manager_that_drains_when_told(tmp_path, more=LATE)
     with executors(tmp_path) as start, Gate(PATIENCE) as gate:
-        executor = start(max_workers=1, drain_period=1, launch_cmd=way)
+        executor = start(max_workers=1, launch_cmd=way)
         future = executor.submit(mark_and_return, {}, str(trace), 0, 10, gate.port)
         gate.wait_for(1)
-        assert until(lambda: all(one["draining"] for one in executor.connected_managers()))
-        [manager] = executor.connected_managers()
+        manager = drain(executor)
         os.kill(manager["pid"], signal.SIGTERM)
         assert until((tmp_path / "closing").exists)
         gate.open()
         assert until(trace.exists)
         assert until(lambda: all(asleep(pid) for pid in Family().pids("worker")))
         (tmp_path / "told").touch()
-        assert until(lambda: not executor.connected_managers(), within=15)
+        assert until(lambda: manager["manager"] not in {one["manager"] for one in executor.connected_managers()})
         assert outcomes([future]) == [bytes(10)]
 
 
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return "Z"
+
+
+def runs(pid):
+    return state(pid) != "Z"
+
+
 def asleep(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    return state(pid) == "S"
