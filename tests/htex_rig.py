@@ -43,6 +43,13 @@ def until(true, within=PATIENCE):
     return answer
 
 
+def patient(executor):
+    """Have its next interchanges wait for the managers of the one before as long as tests do; return the executor."""
+    code = f"import flowcore_htex.interchange as i; i._RECOVERY = {PATIENCE}; i.main()"
+    executor._client._broker._command = [sys.executable, "-c", code]
+    return executor
+
+
 @contextlib.contextmanager
 def executors(folder):
     """Provide a function that starts executors; they are shut down in the end, and nothing of them must be left."""
