@@ -197,19 +197,6 @@ def test_a_stopped_interchange_is_replaced(start, wait_for):
     assert outcomes(futures) == {type(None): len(futures)}
 
 
-def test_heartbeats_keep_an_idle_run_together(start):
-    rig = start(heartbeat_period=0.2, heartbeat_threshold=3)
-    with Gate(PATIENCE) as gate:
-        held = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
-        gate.wait_for(2)  # now both workers are there
-    for future in held:
-        future.result(PATIENCE)
-    before = rig.processes()
-    threading.Event().wait(6)
-    assert rig.run(nap, 1) == 1
-    assert rig.processes() == before
-
-
 def test_a_manager_told_to_end_gives_back_what_it_has_not_started(start, wait_for):
     rig = start(prefetch_capacity=20)
     with Gate(PATIENCE) as gate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import operator
 import os
 import signal
 import socket
@@ -358,12 +359,53 @@ def test_a_stopped_interchange_is_replaced_and_nothing_runs_twice(start, family,
     assert executions(trace) == dict.fromkeys(range(120), 1)
 
 
-def test_an_idle_run_keeps_its_interchange_and_its_manager(start, family):
-    executor = start(max_workers=1, heartbeat_period=0.3, heartbeat_threshold=3)
+HEARING = """
+import pathlib, sys
+from flowcore_htex import interchange, manager, wire
+
+heard = pathlib.Path(__file__).with_name("heard-" + sys.argv[1])
+sent_to_manager, from_manager = manager.Manager._handle, interchange.Interchange._from_peer
+
+def note(kind):
+    if kind == wire.HEARTBEAT:
+        with heard.open("a") as stream:
+            stream.write(".")
+
+def to_manager(self, kind, head, buffers):
+    note(kind)
+    sent_to_manager(self, kind, head, buffers)
+
+def to_interchange(self, peer, message):
+    note(message[0])
+    from_manager(self, peer, message)
+
+manager.Manager._handle, interchange.Interchange._from_peer = to_manager, to_interchange
+globals()[sys.argv.pop(1)].main()
+"""
+"""An interchange, or a manager, that leaves a trace of each heartbeat that it hears."""
+
+
+def test_an_idle_run_keeps_its_interchange_and_its_manager_by_heartbeats(start, tmp_path):
+    script = tmp_path / "hearing.py"
+    script.write_text(HEARING)
+    executor = start(
+        max_workers=1,
+        heartbeat_period=0.2,
+        interchange_launch_cmd=f"{{python}} {script} interchange",
+        launch_cmd=f"{{python}} {script} manager --config {{config}} --block-id {{block_id}}",
+    )
     executor.submit(pow, {}, 1, 1).result(PATIENCE)
-    before = [family.one(role) for role in ("interchange", "manager", "worker")]
-    assert executor.submit(tasks.nap, {}, 6, "rested").result(PATIENCE) == "rested"
-    assert [family.one(role) for role in ("interchange", "manager", "worker")] == before
+    link = executor._client._link
+    traces = [tmp_path / f"heard-{role}" for role in ("interchange", "manager")]
+
+    def heard():
+        return [link.heard, *(trace.exists() and trace.stat().st_size for trace in traces)]
+
+    for _ in range(3):
+        before = heard()
+        assert until(lambda: all(map(operator.lt, before, heard())))  # noqa: B023
+    assert executor._client._link is link
+    assert executor.submit(pow, {}, 2, 5).result(PATIENCE) == 32
 
 
 # -- managers come and go
