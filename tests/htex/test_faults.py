@@ -18,6 +18,7 @@ from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex.errors import InterchangeLost, ManagerLost, WorkerLost
 from flowcore_htex.launch import MANAGER
+from htex_rig import stopped
 
 pytestmark = pytest.mark.fault
 
@@ -179,13 +180,9 @@ def test_a_stopped_manager_is_lost_by_its_silence(start, wait_for):
     with Gate(PATIENCE) as gate:
         held = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
         gate.wait_for(2)
-        manager = rig.manager()
-        os.kill(manager, signal.SIGSTOP)
-        try:
+        with stopped(rig.manager()):
             assert outcomes(held) == {ManagerLost: 2}
             assert all("silent for 1 s" in str(future.exception()) for future in held)
-        finally:
-            os.kill(manager, signal.SIGCONT)
     assert rig.run(nap, 1) == 1
 
 
