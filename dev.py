@@ -124,19 +124,24 @@ def _binary(name: str) -> Path:
 def _call(command: Iterable[str | Path], environment: dict[str, str] | None = None) -> int:
     """Run a command and return its exit code; told to end meanwhile, end the command and let it tidy up, then exit."""
     told: list[int] = []
-    with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment) as process:
+    started: list[subprocess.Popen[bytes]] = []
 
-        def heed(number: int, _: object) -> None:
-            told.append(number)
-            if number == signal.SIGTERM:  # SIGINT the terminal has sent to the command, too
+    def heed(number: int, _: object) -> None:
+        told.append(number)
+        if number == signal.SIGTERM:  # SIGINT the terminal has sent to the command, too
+            for process in started:
                 process.send_signal(signal.SIGINT)
 
-        before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+    before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment) as process:
+            started.append(process)
+            if signal.SIGTERM in told:
+                process.send_signal(signal.SIGINT)
             code = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if told:
         sys.exit(128 + told[0])
     return code if code >= 0 else 128 - code

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 DEV = Path(__file__).resolve().parents[2] / "dev.py"
-PATIENCE = 60
+PATIENCE = 240
 
 RUN = """
 import sys
