@@ -328,6 +328,21 @@ class TestCleaningUp:
         assert kernel.unfinished_count() == 0
         plain.set_result(1)
 
+    def test_a_task_that_is_ending_already_comes_to_its_end(self) -> None:
+        ending, release = threading.Event(), threading.Event()
+
+        class Slow(BasicMemoizer):
+            def update_memo_result(self, *_: Any) -> None:
+                ending.set()
+                release.wait(60)
+
+        kernel = flowcore.load(config(memoizer=Slow()))
+        future = python_app(cache=True)(abs)(-1)
+        assert ending.wait(60)
+        threading.Timer(0.05, release.set).start()
+        kernel.cleanup()
+        assert future.result(timeout=0) == 1
+
     def test_every_future_is_done_though_callbacks_exit(self) -> None:
         kernel = flowcore.load(config())
         never: TaskFuture[int] = TaskFuture()

@@ -38,7 +38,7 @@ WAIT: Final = "flowcore.clear() and Config(exit_mode='wait') wait for tasks befo
 
 class _Telling(threading.local):
     depth = 0
-    """How many futures the current thread is setting, one inside a callback of the other."""
+    """How many tasks the current thread is ending, one inside a callback of the other."""
 
 
 class Course:
@@ -272,28 +272,30 @@ class Course:
         self, task: TaskRecord, state: States, *, result: Any = None, error: BaseException | None = None
     ) -> bool:
         """End the task and set its future; False where it had ended already."""
-        if not self._ledger.enter(task, state):
-            return False
-        task.time_returned = time.time()
-        if task.memoize and state is not States.memo_done and task.hashsum is not None:
-            self._memoize(task, state, result, error)
-        task.drop_inputs()
-        future = task.app_fu
         self._telling.depth += 1
         try:
-            if state is States.cancelled:
-                future.mark_cancelled()
-            elif error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+            if not self._ledger.enter(task, state):
+                return False
+            task.time_returned = time.time()
+            if task.memoize and state is not States.memo_done and task.hashsum is not None:
+                self._memoize(task, state, result, error)
+            task.drop_inputs()
+            future = task.app_fu
+            try:
+                if state is States.cancelled:
+                    future.mark_cancelled()
+                elif error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+            finally:
+                self._ledger.conclude(task)
         finally:
             self._telling.depth -= 1
-            self._ledger.conclude(task)
         return True
 
-    def calls_callbacks(self) -> bool:
-        """Whether the current thread is within a callback of a task's future."""
+    def ends_a_task(self) -> bool:
+        """Whether the current thread is ending a task, as within a callback of its future."""
         return self._telling.depth > 0
 
     def _memoize(self, task: TaskRecord, state: States, result: Any, error: BaseException | None) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLEANUP_PATIENCE: Final = 60.0
-"""Seconds that a second caller of `cleanup` waits for the first one."""
+"""Seconds that a second caller of `cleanup` waits for the first one, and that one for tasks that are ending."""
 
 _NO_SPECIALS: Final[frozenset[str]] = frozenset()
 
@@ -307,7 +307,7 @@ class DataFlowKernel:
         """
         if self._ledger.closed:  # whoever has closed it ends all tasks, perhaps in this very thread
             return
-        if not self.course.calls_callbacks():
+        if not self.course.ends_a_task():
             self._ledger.wait_until_none_is_left()
             return
         while not all(future.done() for future in self._ledger.left_futures()):
@@ -341,7 +341,13 @@ class DataFlowKernel:
             last_to_first.callback(self._lineup.shutdown)
             if self.job_status_poller is not None:
                 last_to_first.callback(self.job_status_poller.close)
+            last_to_first.callback(self._await_ends)
             self.course.abandon(self._ledger.left())
+
+    def _await_ends(self) -> None:
+        """Wait for the futures of tasks that other threads were ending already."""
+        if not self.course.ends_a_task():  # this thread may be the one, and a signal handler have come in between
+            wait(self._ledger.left_futures(), CLEANUP_PATIENCE)
 
     def forsake(self) -> None:
         """Be over, and touch nothing, in a forked child: the run belongs to the parent."""
