@@ -29,7 +29,7 @@ def read(path: Any) -> str:
 
 @python_app
 def hold(event: threading.Event, outputs: Any = ()) -> None:
-    event.wait(30)
+    event.wait(90)
     for output in outputs:
         Path(output).write_text("held")
 

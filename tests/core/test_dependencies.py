@@ -251,7 +251,7 @@ class TestPlainFutures:
             for thread in threads:
                 thread.start()
             future = same(plain_ones)
-            assert future.result(timeout=30) == [1] * 8
+            assert future.result(timeout=90) == [1] * 8
             for thread in threads:
                 thread.join()
 
@@ -360,4 +360,4 @@ class TestResolvers:
             raise KeyError("replace")
 
         load(dependency_resolver=DependencyResolver(gather, replace))
-        assert isinstance(same(same(1)).exception(timeout=30), KeyError)
+        assert isinstance(same(same(1)).exception(timeout=90), KeyError)

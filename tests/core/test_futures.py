@@ -84,7 +84,7 @@ class TestOutcome:
 
     def test_a_waiter_is_woken_by_a_result(self, kind: Kind) -> None:
         future, found = kind(), []
-        waiters = [in_thread(lambda: found.append(future.result(timeout=30))) for _ in range(5)]
+        waiters = [in_thread(lambda: found.append(future.result(timeout=90))) for _ in range(5)]
         future.set_result(7)
         for waiter in waiters:
             waiter.join()
@@ -95,7 +95,7 @@ class TestOutcome:
 
         def wait() -> None:
             try:
-                future.result(timeout=30)
+                future.result(timeout=90)
             except CancelledError as error:
                 found.append(error)
 
@@ -201,7 +201,7 @@ class TestWaitingForMany:
     def test_wait_for_all(self, kind: Kind) -> None:
         futures = [kind() for _ in range(10)]
         threads = [in_thread(future.set_result, number) for number, future in enumerate(futures)]
-        done, left = concurrent.futures.wait(futures, timeout=30)
+        done, left = concurrent.futures.wait(futures, timeout=90)
         assert done == set(futures)
         assert not left
         for thread in threads:
@@ -210,7 +210,7 @@ class TestWaitingForMany:
     def test_wait_for_the_first(self, kind: Kind) -> None:
         slow, fast = kind(), kind()
         thread = in_thread(fast.set_result, 1)
-        done, left = concurrent.futures.wait([slow, fast], timeout=30, return_when="FIRST_COMPLETED")
+        done, left = concurrent.futures.wait([slow, fast], timeout=90, return_when="FIRST_COMPLETED")
         assert (done, left) == ({fast}, {slow})
         thread.join()
         slow.cancel()
@@ -219,7 +219,7 @@ class TestWaitingForMany:
         slow, good, bad = kind(), kind(), kind()
         good.set_result(1)
         thread = in_thread(bad.set_exception, ValueError())
-        done, left = concurrent.futures.wait([slow, good, bad], timeout=30, return_when="FIRST_EXCEPTION")
+        done, left = concurrent.futures.wait([slow, good, bad], timeout=90, return_when="FIRST_EXCEPTION")
         assert (done, left) == ({good, bad}, {slow})
         thread.join()
 
@@ -232,13 +232,13 @@ class TestWaitingForMany:
                 future.set_running_or_notify_cancel()
 
         thread = in_thread(cancel)
-        assert concurrent.futures.wait(futures, timeout=30).done == set(futures)
+        assert concurrent.futures.wait(futures, timeout=90).done == set(futures)
         thread.join()
 
     def test_as_completed_gives_each_once(self, kind: Kind) -> None:
         futures = [kind() for _ in range(50)]
         threads = [in_thread(future.set_result, None) for future in futures]
-        assert set(concurrent.futures.as_completed(futures, timeout=30)) == set(futures)
+        assert set(concurrent.futures.as_completed(futures, timeout=90)) == set(futures)
         for thread in threads:
             thread.join()
 
@@ -344,7 +344,7 @@ def test_an_interrupt_while_it_waits_leaves_nothing_taken() -> None:
         finally:
             sys.settrace(before)
         setter = in_thread(future.set_result, 1)
-        setter.join(5)
+        setter.join(60)
         assert not setter.is_alive(), f"interrupted at point {point}, it cannot be set"
     else:
         raise AssertionError("it never waits to its end")
@@ -380,8 +380,8 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_handled_all_the_same() -
         begun = time.monotonic()
         teller = in_thread(tell)
         with pytest.raises(ComeError):
-            future.result(20)
-        assert time.monotonic() - begun < 15
+            future.result(120)
+        assert time.monotonic() - begun < 100
         teller.join()
     finally:
         signal.signal(signal.SIGUSR1, before)

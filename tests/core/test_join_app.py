@@ -81,10 +81,10 @@ class TestResults:
 
         future = join(body)
         while future.task_status() != "joining":
-            join(list).result(timeout=30)
+            join(list).result(timeout=90)
         kept.append(concurrent.futures.Future())
         threading.Thread(target=first.set_result, args=(3,), daemon=True).start()
-        assert future.result(timeout=30) == [3]
+        assert future.result(timeout=90) == [3]
 
     def test_a_result_that_is_a_future_is_not_joined_again(self, kernel: DataFlowKernel) -> None:
         inner: concurrent.futures.Future[int] = concurrent.futures.Future()
@@ -129,7 +129,7 @@ class TestFailures:
             return [failing, slow]
 
         future = join(body)
-        assert bad.wait(30)
+        assert bad.wait(90)
         assert future.task_status() in {"launched", "joining"}
         assert not future.done()
         slow.set_result(1)
@@ -193,7 +193,7 @@ class TestThreads:
         load(internal_tasks_max_threads=1)
         plain: concurrent.futures.Future[int] = concurrent.futures.Future()
         futures = [join(lambda: plain) for _ in range(100)]
-        assert join(lambda: same(1)).result(timeout=30) == 1
+        assert join(lambda: same(1)).result(timeout=90) == 1
         plain.set_result(5)
         assert [future.result() for future in futures] == [5] * 100
 
@@ -272,7 +272,7 @@ class TestThreads:
             with lock:
                 running[0] += 1
                 most[0] = max(most[0], running[0])
-            gate.wait(30)
+            gate.wait(90)
             with lock:
                 running[0] -= 1
             return []

@@ -14,7 +14,7 @@ from flowcore.launchers.wrapped import WrappedLauncher
 
 
 def run(text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["/bin/bash"], input=text, capture_output=True, encoding="utf-8", timeout=30, check=False)
+    return subprocess.run(["/bin/bash"], input=text, capture_output=True, encoding="utf-8", timeout=60, check=False)
 
 
 def one_fails(tmp_path: Path, code: int) -> str:
@@ -32,14 +32,14 @@ def test_one_failed_copy_of_several_counts_with_fail_on_any(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_script_alone_ends_all_that_the_copies_started(number: signal.Signals) -> None:
-    text = SingleNodeLauncher()("sleep 20 | { echo ready; sleep 20; }", 2, 1)
+    text = SingleNodeLauncher()("sleep 600 | { echo ready; sleep 600; }", 2, 1)
     with subprocess.Popen(
         ["/bin/bash", "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     ) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
         os.kill(process.pid, number)
-        assert process.communicate(timeout=30)[0] == ""
+        assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 128 + signal.SIGTERM
 
 

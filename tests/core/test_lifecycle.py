@@ -43,7 +43,7 @@ def event() -> Iterator[threading.Event]:
 
 @python_app
 def hold(event: threading.Event) -> int:
-    event.wait(30)
+    event.wait(90)
     return 1
 
 
@@ -210,14 +210,14 @@ class TestClearing:
 
         def clear(_: Any) -> None:
             flowcore.clear()
-            over.wait(30)
+            over.wait(90)
 
         held, later = hold(begin), same(hold(release))
         for future in (same(held), same(held)):
             future.add_done_callback(clear)
         begin.set()
         threading.Timer(0.05, release.set).start()
-        over.wait(30)
+        over.wait(90)
         assert later.result(timeout=0) == 1
 
     def test_no_other_run_is_loaded_meanwhile(self) -> None:
@@ -245,7 +245,7 @@ class TestClearing:
         barrier, seen = threading.Barrier(4), []
 
         def clear() -> None:
-            barrier.wait(30)
+            barrier.wait(90)
             flowcore.clear()
             try:
                 seen.append(flowcore.dfk())
@@ -256,7 +256,7 @@ class TestClearing:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(90)
         assert [type(each) for each in seen] == [NoDataFlowKernelError] * 4
 
     def test_one_that_fails_forgets_the_run_all_the_same(self) -> None:
@@ -306,7 +306,7 @@ class TestClearing:
         join_app(lambda: [same(number) for number in range(20)])().result()
         same([1])[0].result()
         flowcore.clear()
-        assert left.after(10) == []
+        assert left.after(60) == []
 
 
 class TestCleaningUp:
@@ -423,7 +423,7 @@ class TestCleaningUp:
             cleaned = threading.Event()
             future = python_app(make(kernel))()
             future.add_done_callback(lambda _, kernel=kernel, cleaned=cleaned: (kernel.cleanup(), cleaned.set()))
-            assert cleaned.wait(30)
+            assert cleaned.wait(90)
             assert future.done()
             flowcore.clear()
 
@@ -446,12 +446,12 @@ class TestCleaningUp:
                 thread.start()
             barrier.wait()
             while len(futures) < 20:
-                futures[-1:] and futures[-1].exception(timeout=30)
+                futures[-1:] and futures[-1].exception(timeout=90)
             kernel.cleanup()
             for thread in threads:
                 thread.join()
             for future in futures:
-                error = future.exception(timeout=30)
+                error = future.exception(timeout=90)
                 assert error is None or isinstance(error, (ShutdownError, DependencyError))
             flowcore.clear()
 
@@ -462,15 +462,15 @@ class TestCleaningUp:
 
         def first() -> Any:
             started.set()
-            event.wait(30)
+            event.wait(90)
             return []
 
         join_app(first)()
-        assert started.wait(30)
+        assert started.wait(90)
         join_app(lambda: ran.append(1) or [])()
         kernel.cleanup()
         event.set()
-        assert left.after(10) == []
+        assert left.after(60) == []
         assert ran == []
 
     def test_a_memoizer_that_raises_hinders_nothing_else(self) -> None:
