@@ -61,6 +61,7 @@ def test_a_fake_job_beyond_its_walltime_is_a_timeout(provider: LSFProvider, fake
 def test_a_job_that_the_fake_does_not_know_yet_is_pending(
     provider: LSFProvider, fake: FakeScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lsf, "NEWS", 600.0)
     job_id = provider.submit("exit 0", 1)
     fake.say("bjobs", 255, err=f"Job <{job_id}> is not found\n")
     assert provider.status([job_id])[0].state is JobState.PENDING
