@@ -123,7 +123,7 @@ def test_what_ignores_sigterm_is_killed_however_late_the_thread_that_does_it_com
     monkeypatch.setattr(local_module, "KILL_AFTER", 0.1)
     monkeypatch.setattr(processes, "KILL_BOUND", 1e-9)
     local = jobs(launcher=SimpleLauncher())
-    job_id, [left] = local.ready("(trap '' TERM; echo $BASHPID > $fifo; exec sleep 600) & exit 0")
+    job_id, [left] = local.ready("trap '' TERM; sleep 600 & echo $! > $fifo; exit 0")
     assert local.ended(job_id).state is JobState.COMPLETED
     eventually(lambda: gone(int(left)))
 
