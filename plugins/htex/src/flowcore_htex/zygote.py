@@ -147,7 +147,6 @@ class Zygote:
 
     def _end(self) -> NoReturn:
         """Let idle workers end, then kill what is left, whatever the tasks may have started included."""
-        self._control.close()
         waiter = select.poll()
         waiter.register(self._wakeup, select.POLLIN)
         deadline = time.monotonic() + _GRACE
