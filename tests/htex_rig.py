@@ -26,9 +26,6 @@ from marked import Marked, oldest_first
 PATIENCE = 60
 """Seconds that anything may take before a test fails; more than a busy machine needs."""
 
-GONE_WITHIN = 30.0
-"""Seconds that processes may take to end on a busy machine; what waits in vain for somebody takes longer."""
-
 REPEATS = int(os.environ.get("FLOWCORE_FAULT_REPEATS", "1"))
 HEARTBEATS = {"heartbeat_period": 0.5, "heartbeat_threshold": 3}
 
@@ -70,7 +67,7 @@ def executors(folder):
     finally:
         for executor in started:
             executor.shutdown()
-    assert leftovers.after(GONE_WITHIN) == []
+    assert leftovers.after(PATIENCE) == []
 
 
 @contextlib.contextmanager
@@ -101,7 +98,7 @@ def runs(folder):
         leftovers.watch()
     finally:
         flowcore.clear(wait=False)
-    assert leftovers.after(GONE_WITHIN) == []
+    assert leftovers.after(PATIENCE) == []
     assert retried == []
 
 
@@ -294,7 +291,7 @@ class Script:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
-        left = self.marked.gone(GONE_WITHIN)
+        left = self.marked.gone(PATIENCE)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         return left

@@ -19,8 +19,6 @@ from flowcore_htex.executor import HighThroughputExecutor
 from marked import oldest_first
 
 PATIENCE = 60.0
-GONE_WITHIN = 30.0
-"""Seconds that processes may take to end on a busy machine; what waits in vain for somebody takes longer."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,9 +74,7 @@ class Rig:
         self.executor.shutdown()
 
     def left(self) -> list[str]:
-        return eventually(lambda: not list(_marked(self.run_id)), GONE_WITHIN) or [
-            line for _, line in _marked(self.run_id)
-        ]
+        return eventually(lambda: not list(_marked(self.run_id))) or [line for _, line in _marked(self.run_id)]
 
 
 def eventually(claim: Callable[[], bool], within: float = PATIENCE) -> list:
@@ -112,7 +108,7 @@ def _end(rigs: list[Rig]) -> None:
     for rig in rigs:
         rig.close()
     for rig in rigs:
-        remaining = eventually(lambda rig=rig: not list(_marked(rig.run_id)), GONE_WITHIN)
+        remaining = eventually(lambda rig=rig: not list(_marked(rig.run_id)))
         survivors = [] if remaining else list(_marked(rig.run_id))
         for pid, _ in survivors:
             os.kill(pid, signal.SIGKILL)

