@@ -72,7 +72,7 @@ def still_works(rig):
 def test_the_run_key_opens(open_run, dealer):
     sock = dealer(open_run.port, read_keys(open_run.settings["cert_dir"]))
     sock.send_multipart(to_frames(wire.PROBE, b"", ()))
-    assert sock.poll(10_000)
+    assert sock.poll(PATIENCE * 1000)
     assert from_frames(sock.recv_multipart(copy=False))[0] == wire.PROBE
 
 
@@ -115,7 +115,7 @@ def test_malformed_messages_of_an_authenticated_peer_are_dropped(open_run, deale
     sock = dealer(open_run.port, read_keys(open_run.settings["cert_dir"]))
     sock.send_multipart(frames)
     sock.send_multipart(to_frames(wire.PROBE, b"", ()))
-    assert sock.poll(10_000)
+    assert sock.poll(PATIENCE * 1000)
     still_works(open_run)
 
 
@@ -126,7 +126,7 @@ def test_a_registration_with_fields_of_the_wrong_kind_is_dropped(open_run, deale
     record |= {name: [[]] for name in ("worker_count", "cores", "memory", "disk")}
     sock.send_multipart(to_frames(wire.REGISTER, wire.pack_json(record), ()))
     sock.send_multipart(to_frames(wire.PROBE, b"", ()))
-    assert sock.poll(10_000)
+    assert sock.poll(PATIENCE * 1000)
     still_works(open_run)
 
 
@@ -143,7 +143,7 @@ def test_replayed_results_count_once(open_run, dealer):
     for _ in range(3):
         sock.send_multipart(to_frames(wire.RESULTS, head, ()))
     sock.send_multipart(to_frames(wire.PROBE, b"", ()))
-    assert sock.poll(10_000)
+    assert sock.poll(PATIENCE * 1000)
     still_works(open_run)
 
 
@@ -215,7 +215,7 @@ def test_a_manager_of_another_version_is_refused_alone(open_run, dealer, wait_fo
         "block_id": "7",
     }
     sock.send_multipart(to_frames(wire.REGISTER, wire.pack_json({**record, field: value}), ()))
-    assert sock.poll(10_000)
+    assert sock.poll(PATIENCE * 1000)
     kind, head, _ = from_frames(sock.recv_multipart(copy=False))
     assert kind == wire.REFUSED
     reason = wire.unpack_json(head)["reason"]
@@ -228,7 +228,8 @@ def test_a_manager_of_another_version_is_refused_alone(open_run, dealer, wait_fo
 
 def test_tasks_do_not_wait_for_managers_that_are_all_refused(start):
     code = "import flowcore_htex.version as v; v.RELEASE = '9.9.9'; from flowcore_htex.manager import main; main()"
-    rig = start(launch_cmd=f'{{python}} -c "{code}" --config {{config}} --block-id {{block_id}}')
+    command = f'{{python}} -c "{code}" --config {{config}} --block-id {{block_id}}'
+    rig = start(launch_cmd=command, block_error_handler=False)  # a block's end may be known before the refusal
     from flowcore.executors.errors import BadStateException
 
     try:

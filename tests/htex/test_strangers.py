@@ -102,7 +102,7 @@ class Target:
         numbers = [self.executor.submit(pow, {}, number, 2) for number in range(50)]
         assert outcomes(numbers) == [number * number for number in range(50)]
         assert self._state() == self.before
-        assert until(lambda: len(self.executor.connected_managers()) == 1, 10)
+        assert until(lambda: len(self.executor.connected_managers()) == 1)
         assert memory(self.family.one("interchange")) < self.memory + 150
 
     def keys(self):
@@ -248,7 +248,7 @@ def test_strangers_cannot_keep_managers_out(tmp_path):
         """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-one = executor()
+one = executor(heartbeat_threshold=120)
 flowcore.load(Config(executors=[one], exit_mode="cleanup", strategy_period=0.5, lost_retries=5))
 nap(0).result()
 say(one.logdir)
@@ -270,10 +270,11 @@ say(nap(0, value="served again").result())
             sock.connect(settings["socket"])
         (tmp_path / "flooded").touch()
         assert script.line() == "served"
-        before = cpu_seconds(interchange)
         began = time.monotonic()
+        before = cpu_seconds(interchange)
         until(lambda: time.monotonic() - began > 1)
-        assert cpu_seconds(interchange) - before < 0.4
+        used = cpu_seconds(interchange) - before
+        assert used < 0.4 * (time.monotonic() - began)
         script.family.kill("manager")
         (tmp_path / "killed").touch()
         assert script.line() == "served again"
@@ -421,7 +422,7 @@ def say(path, *said):
     """Connect to the Unix socket as a manager does, say something, and return what is answered until it is closed."""
     with contextlib.suppress(LinkClosed, TimeoutError), contextlib.closing(knock(path)) as sock:
         link = BlockingLink(sock)
-        sock.settimeout(2)
+        sock.settimeout(PATIENCE)
         for one in said:
             link.send(*one)
         sock.shutdown(socket.SHUT_WR)
