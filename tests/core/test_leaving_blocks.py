@@ -52,6 +52,15 @@ def test_only_a_block_that_left_in_good_order_is_said_to_have_done_so(ledger, st
     assert ledger.statuses()["1"].message == "as it was"
 
 
+def test_why_a_block_left_is_told_even_if_it_is_heard_of_after_its_end(ledger):
+    for block_id, state in (("0", JobState.COMPLETED), ("1", JobState.FAILED)):
+        ledger.observe(block_id, JobStatus(state, "as it was"), 1.0)
+    assert ledger.leave(["0", "1"], REASON) == []
+    assert ledger.leave(["0", "1"], "another reason") == []
+    statuses = ledger.statuses()
+    assert (statuses["0"].message, statuses["1"].message) == (f"ended: {REASON}", "as it was")
+
+
 def test_a_leaving_block_counts_against_max_blocks_until_its_job_ends(tmp_path, caplog):
     caplog.set_level(logging.INFO, "flowcore")
     leftovers = Leftovers()

@@ -125,12 +125,17 @@ class Ledger:
             self.blocks[block_id].draining = True
 
     def leave(self, block_ids: Collection[str], reason: str) -> list[str]:
-        """Record that these blocks get no new task and end by themselves; return those of which it was not known."""
-        live = self.live()
-        leaving = [block_id for block_id in block_ids if block_id in live and live[block_id].leaves is None]
-        for block_id in leaving:
-            live[block_id].leaves = reason
-        return leaving
+        """Record that these blocks get no new task and end by themselves; return those of which it was not known.
+
+        Those that have completed are not among them: that is why they did, though it is heard of only now.
+        """
+        news = {i: block for i in block_ids if (block := self.blocks.get(i)) is not None and block.leaves is None}
+        for block in news.values():
+            if not block.status.terminal or block.status.state is JobState.COMPLETED:
+                block.leaves = reason
+            if block.status.state is JobState.COMPLETED:
+                block.status = attrs.evolve(block.status, message=f"ended: {reason}")
+        return [block_id for block_id, block in news.items() if not block.status.terminal]
 
     def scaled_in(self, block_id: str) -> None:
         """Record that the provider was told, and agreed, to end the block."""
