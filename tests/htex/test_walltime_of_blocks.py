@@ -23,6 +23,7 @@ from flowcore.providers import LocalProvider
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex import wire
+from flowcore_htex.errors import VersionMismatch
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.log import Log
 from flowcore_htex.matching import UNITS, RandomManagerSelector, Room, Rooms, fits, reserve
@@ -453,6 +454,33 @@ def test_a_manager_that_drains_goes_on_draining_when_the_interchange_dies(start,
     assert held.result(PATIENCE)
     assert executor.submit(os.getenv, {}, BLOCK).result(PATIENCE) != block
     assert executor.status()[block].message == "ended: its drain_period is over"
+
+
+@pytest.mark.parametrize("event", ["registered", "refused"])
+def test_what_a_manager_said_counts_although_it_is_heard_after_the_end_of_its_block(start, monkeypatch, event):
+    monkeypatch.setattr("flowcore_htex.client._ANSWER", PATIENCE)
+    code = "import flowcore_htex.manager as m; m.main()"
+    if event == "refused":
+        code = f"import flowcore_htex.version as v; v.RELEASE = '9.9.9'; {code}"
+    command = f'{{python}} -c "{code}" --config {{config}} --block-id {{block_id}}'
+    executor = start(launch_cmd=command, drain_period=0.01, provider=LocalProvider(init_blocks=0))
+    hear = executor._client._changed
+
+    def hear_late(record):
+        if record["event"] == event:
+            until(lambda: all(job.status.terminal for job in executor.provider._jobs.values()))
+            until(lambda: executor.status()["0"].terminal, 0.5)
+        hear(record)
+
+    monkeypatch.setattr(executor._client, "_changed", hear_late)
+    executor.scale_out(1)
+    eventually(lambda: executor.status()["0"].terminal)
+    if event == "registered":
+        assert executor.status()["0"].state is JobState.COMPLETED
+        assert not executor.bad_state_is_set
+    else:
+        eventually(lambda: executor.bad_state_is_set)
+        assert isinstance(executor.executor_exception, VersionMismatch)
 
 
 # -- managers of nobody, and too many of them

@@ -73,7 +73,7 @@ class BlockExecutor(Executor):
         self.block_error_handler = block_error_handler
         self.working_dir = working_dir
         self.storage_access = storage_access
-        self._provider_blocks = Blocks(label, provider, self.block_command, self.connected_blocks)
+        self._provider_blocks = Blocks(label, provider, self.block_command, self.connected_blocks, self.hear_workers)
         self._own_script_dir = False
         self._bad_state_lock = threading.RLock()  # guards what follows; but for signal handlers nothing is called then
         self._bad_state: Exception | None = None
@@ -99,6 +99,12 @@ class BlockExecutor(Executor):
     @abstractmethod
     def connected_blocks(self) -> Collection[str]:
         """Return the ids of the blocks from which a worker has ever connected; it must not raise."""
+
+    def hear_workers(self) -> None:
+        """Wait, a few seconds at most, until all that workers have said before is known; it must not raise.
+
+        It is called when a job has ended from which no worker has come, as far as is known.
+        """
 
     def proven_blocks(self) -> Collection[str]:
         """Return the ids of the blocks in which a task has ever come to its end; none where that is not known.

@@ -35,6 +35,7 @@ class Blocks:
         provider: where blocks come from.
         command: returns the shell text for a block id.
         connected: returns the ids of blocks that have, or had, a worker.
+        hear: waits until what workers have said is known; called before a job without one is said to have ended early.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Blocks:
         provider: Provider,
         command: Callable[[str], str],
         connected: Callable[[], Collection[str]],
+        hear: Callable[[], None] = lambda: None,
     ) -> None:
         self._label = label
         self._provider = provider
         self._command = command
         self._connected = connected
+        self._hear = hear
         self._calls = threading.Lock()  # held during calls of the provider; taken before `_lock`, never after
         self._lock = threading.RLock()  # guards `_ledger`; nothing but a signal handler is called while it is held
         self._ledger = Ledger()
@@ -212,7 +215,11 @@ class Blocks:
         return self.silence.times
 
     def _record(self, answers: Mapping[str, JobStatus]) -> None:
-        connected, now = self._connected(), time.monotonic()
+        connected = self._connected()
+        if any(status.terminal and block_id not in connected for block_id, status in answers.items()):
+            self._hear()
+            connected = self._connected()
+        now = time.monotonic()
         for block_id, status in answers.items():
             with self._lock:
                 seen = status if block_id in connected else self._ledger.judged(block_id, status)

@@ -391,6 +391,11 @@ class HighThroughputExecutor(BlockExecutor):
         """Return the ids of the blocks from which a manager has ever connected."""
         return list(self._connected_blocks)
 
+    def hear_workers(self) -> None:
+        """See `BlockExecutor`."""
+        if self._client is not None:
+            self._client.ask("managers")  # the answer comes behind the news of managers that came, or were refused
+
     def proven_blocks(self) -> Collection[str]:
         """See `BlockExecutor`."""
         return list(self._proven_blocks)
