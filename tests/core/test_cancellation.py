@@ -16,6 +16,7 @@ from tests.core.conftest import Load
 from flowcore import join_app, python_app
 from flowcore.dataflow.course import Course
 from flowcore.dataflow.errors import DependencyError
+from flowcore.dataflow.futures import AppFuture
 from flowcore.dataflow.kernel import DataFlowKernel
 from flowcore.dataflow.tasks import States
 from flowcore.executors import ThreadPoolExecutor
@@ -294,3 +295,17 @@ class TestRaces:
         del argument
         future.cancel()
         assert reference() is None
+
+
+def test_an_interrupt_while_a_task_is_cancelled_leaves_no_future_that_is_never_done(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: AppFuture[Any]) -> None:
+        raise KeyboardInterrupt
+
+    load(executors=[Stoppable()])
+    future = same(1)
+    monkeypatch.setattr(AppFuture, "mark_cancelled", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        future.cancel()
+    assert "interrupted" in str(future.exception(60))

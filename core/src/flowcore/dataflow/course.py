@@ -289,7 +289,11 @@ class Course:
                 else:
                     future.set_exception(error)
             finally:
-                self._ledger.conclude(task)
+                if future.done():
+                    self._ledger.conclude(task)
+        except BaseException as error:
+            self._give_up(task, error)
+            raise
         finally:
             self._telling.depth -= 1
         return True
