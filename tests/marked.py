@@ -11,6 +11,9 @@ from pathlib import Path
 
 MARKER = "FLOWCORE_TEST_MARK"
 
+GONE_WITHIN = 5.0
+"""Seconds after which nothing may be left of a script, however it ended."""
+
 
 def oldest_first(pids: Iterable[int]) -> list[int]:
     """Return the pids in the order in which their processes started; pids alone do not tell, they begin anew at 1."""
@@ -40,12 +43,16 @@ class Marked:
         """Return the pids of those with the word in their command line, oldest first."""
         return oldest_first(pid for pid, line in self.processes().items() if word in line)
 
-    def gone(self, within: float) -> dict[int, str]:
-        """Wait until none is left, `within` seconds at most; return those that are."""
-        deadline = time.monotonic() + within
-        pause = 0.01
-        while (left := self.processes()) and time.monotonic() < deadline:
+    def gone(self, within: float = GONE_WITHIN) -> dict[int, str]:
+        """Wait until none is left, `within` seconds at most, as long as they would be on an idle machine.
+
+        Return those that are. Pauses alone are counted: where there is more to do, looking takes long, and so does
+        ending.
+        """
+        waited, pause = 0.0, 0.01
+        while (left := self.processes()) and waited < within:
             time.sleep(pause)  # the end of a process that is no child of ours is no event that we could wait for
+            waited += pause
             pause = min(2 * pause, 0.1)
         return left
 

@@ -74,7 +74,7 @@ def test_daemons_that_tasks_started_end_with_the_script(script, ending):
     run = script(DAEMONS + f"say('ready'); sys.stdin.read(); {ENDINGS[ending]}")
     assert run.line() == "6"
     run.end()
-    assert run.marked.gone(PATIENCE) == {}
+    assert run.marked.gone() == {}
 
 
 @pytest.mark.parametrize("victims", [["zygote"], ["manager"], ["worker"], ["interchange"]], ids="".join)
@@ -87,7 +87,7 @@ def test_daemons_outlive_no_run_whose_processes_were_killed(script, victims):
     until(lambda: run.family.pids("worker"), 5)
     run.process.kill()
     run.end()
-    assert run.marked.gone(PATIENCE) == {}
+    assert run.marked.gone() == {}
     assert not run.private_folder().exists()
 
 
@@ -108,7 +108,7 @@ time.sleep(600)
     until(lambda: not run.private_folder().exists())
     assert until(lambda: run.marked.matching("cat "))
     gate.write_text("go on")
-    assert run.marked.gone(PATIENCE) == {}
+    assert run.marked.gone() == {}
     [errors] = tmp_path.rglob("*block-0*.err")
     assert f"nobody listens any more at {run.private_folder()}" in errors.read_text()
 

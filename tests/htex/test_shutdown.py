@@ -1,4 +1,4 @@
-"""However a script ends, nothing of its run is left."""
+"""However a script ends, nothing of its run is left after a few seconds."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_nothing_is_left(tmp_path, ending, options):
         out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-        left = marked.gone(PATIENCE)
+        left = marked.gone()
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left, err

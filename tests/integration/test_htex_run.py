@@ -13,7 +13,6 @@ import pytest
 from marked import Marked
 
 PATIENCE = 240
-GONE_WITHIN = 60.0
 
 SCRIPT_HEAD = """
 import os, sys, time
@@ -83,7 +82,7 @@ def script(tmp_path):
         if started.process.poll() is None:
             started.process.kill()
             started.process.communicate()
-        left = started.marked.gone(GONE_WITHIN)
+        left = started.marked.gone(PATIENCE)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         assert not left
@@ -147,7 +146,7 @@ say("running")
     assert run.line() == "running"
     returned, _, err = run.end()
     assert returned == code
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone() == {}
     if ending in {"return", "sys.exit"}:
         assert err.count("12 flowcore tasks were unfinished") == 0
         assert err.count("flowcore tasks were unfinished") == 1
@@ -167,7 +166,7 @@ time.sleep(600)
     assert run.marked.matching("sleep")
     run.process.kill()
     run.end()
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone() == {}
 
 
 VICTIMS = {
@@ -202,4 +201,4 @@ with flowcore.load(Config(executors=[executor()], exit_mode="wait")):
     (tmp_path / "killed").touch()
     code, out, err = run.end()
     assert (code, out.strip()) == (0, "True"), err
-    assert run.marked.gone(GONE_WITHIN) == {}
+    assert run.marked.gone() == {}
