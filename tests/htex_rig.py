@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import flowcore
@@ -295,3 +295,55 @@ class Script:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         return left
+
+
+# -- how busy workers are
+
+PLAIN_WORKER = "import sys, time\nfor line in sys.stdin: time.sleep(float(line)); print(flush=True)"
+
+
+@contextlib.contextmanager
+def plain_workers(count):
+    """Provide a function that sleeps for these lengths of time, in plain processes that take them from one list."""
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", PLAIN_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(count)
+        ]
+
+        def serve(process, lengths):
+            for length in lengths:
+                print(length, file=process.stdin, flush=True)
+                process.stdout.readline()
+
+        def run(lengths):
+            shared = iter(lengths)
+            with ThreadPoolExecutor(count) as threads:
+                list(threads.map(serve, processes, [shared] * count))
+
+        yield run
+
+
+def as_busy_as_plain_workers(run, lengths, workers, enough):
+    """Tell what share of the throughput of plain processes htex has; the best of four comparisons, or one `enough`.
+
+    Args:
+        run: runs tasks of the lengths that it is given, in seconds, and returns when they have come back.
+    """
+    best = 0.0
+    with plain_workers(workers) as plain:
+        plain([0] * 10 * workers)  # now they have started
+        for _ in range(4):
+            took = []
+            for function in (plain, run):
+                began = time.monotonic()
+                function(lengths)
+                took.append(time.monotonic() - began)
+            best = max(best, took[0] / took[1])
+            if best > enough:
+                break
+    return best
