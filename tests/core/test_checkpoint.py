@@ -116,7 +116,7 @@ def test_a_writer_that_wrote_nothing_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(deadline=None, suppress_health_check=FIXTURES_ONCE)
+@settings(suppress_health_check=FIXTURES_ONCE)
 @given(data=st.data())
 def test_a_file_cut_anywhere_gives_the_whole_records_before_the_cut(tmp_path_factory, data, caplog):
     folder = tmp_path_factory.mktemp("cut")
@@ -132,7 +132,7 @@ def test_a_file_cut_anywhere_gives_the_whole_records_before_the_cut(tmp_path_fac
         assert len(kept) == 5
 
 
-@settings(deadline=None, suppress_health_check=FIXTURES_ONCE)
+@settings(suppress_health_check=FIXTURES_ONCE)
 @given(data=st.data())
 def test_a_damaged_byte_never_gives_a_wrong_result(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

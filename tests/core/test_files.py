@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcore.data_provider.files import File
@@ -39,7 +39,6 @@ def test_the_parts_of_a_url(url, scheme, netloc, path, filename):
     assert (file.url, file.scheme, file.netloc, file.path, file.filename) == (url, scheme, netloc, path, filename)
 
 
-@settings(deadline=None)
 @given(names)
 def test_any_path_round_trips_by_itself_as_path_object_and_as_url(name):
     path = Path("/folder", name)
@@ -48,7 +47,6 @@ def test_any_path_round_trips_by_itself_as_path_object_and_as_url(name):
     assert File(path.as_uri()).filepath == str(path)
 
 
-@settings(deadline=None)
 @given(names)
 def test_a_path_object_is_never_taken_for_a_url(name):
     assert File(Path("http:/", name)).scheme == "file"

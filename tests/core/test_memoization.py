@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcore.app.base import CoroutineCall
@@ -126,13 +126,11 @@ def told(value):
     return repr(value)
 
 
-@settings(deadline=None)
 @given(values)
 def test_equal_values_give_equal_bytes_whatever_the_order_they_were_built_in(value):
     assert id_for_memo(rebuilt(value)) == id_for_memo(value)
 
 
-@settings(deadline=None)
 @given(values, values)
 def test_values_with_equal_bytes_are_equal(one, other):
     if id_for_memo(one) == id_for_memo(other):

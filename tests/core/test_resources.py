@@ -6,7 +6,7 @@ import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcore import resources
@@ -51,7 +51,6 @@ def test_every_key_is_covered_here():
     assert set(VALUES) == resources.KEYS
 
 
-@settings(deadline=None)
 @given(specifications)
 def test_parsing_is_idempotent_and_keeps_the_keys(spec):
     once = parse(spec)
@@ -59,7 +58,6 @@ def test_parsing_is_idempotent_and_keeps_the_keys(spec):
     assert list(once) == list(spec)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from(sorted(MEMORY_UNITS)), st.sampled_from(["", " "]))
 def test_memory_units_scale_exactly(number, unit, gap):
     assert parse_memory(f"{number}{gap}{unit}") == pytest.approx(number * MEMORY_UNITS[unit], rel=1e-12)
@@ -155,7 +153,6 @@ def test_durations_that_are_none_are_a_value_error(bad):
         parse_duration(bad)
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(sorted(resources.KEYS)),
     st.one_of(

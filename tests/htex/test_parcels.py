@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcore_htex import parcels, wire
@@ -69,7 +69,6 @@ def joined(buffer):
     return b"".join(buffer) if isinstance(buffer, list) else buffer
 
 
-@settings(deadline=None)
 @given(
     batch=st.lists(st.tuples(st.integers(1, 23), st.binary(max_size=300), st.lists(buffers, max_size=4)), max_size=8),
     kind=st.sampled_from([StreamLink, BlockingLink]),
@@ -86,7 +85,6 @@ def test_messages_large_and_small_arrive_in_order(batch, kind):
 
 
 @given(st.lists(buffers, min_size=1, max_size=6).filter(lambda parts: sum(map(wire.size, parts)) >= LEAST))
-@settings(deadline=None)
 def test_buffers_come_out_as_they_went_in_and_aligned(parts):
     parcel = parcels.pack(parts)
     assert [bytes(view) for view in parcel] == [joined(part) for part in parts]

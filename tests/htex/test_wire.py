@@ -103,7 +103,6 @@ def pair():
     return StreamLink(one), StreamLink(other)
 
 
-@settings(deadline=None)
 @given(messages(300_000))
 def test_messages_arrive_in_order_whole_and_once(sent):
     one, other = pair()
@@ -120,7 +119,7 @@ def test_messages_arrive_in_order_whole_and_once(sent):
     other.close()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(messages(LEAST // 3), st.lists(st.integers(1, 5000), min_size=1, max_size=50))
 def test_messages_arrive_however_the_bytes_are_cut(sent, cuts):
     source, target = socket.socketpair()
@@ -151,7 +150,6 @@ def test_messages_arrive_however_the_bytes_are_cut(sent, cuts):
         one.close()
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=500))
 def test_garbage_on_a_stream_is_refused_or_waits_for_more(data):
     source, target = socket.socketpair()

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 import zmq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcore_htex import wire
@@ -18,8 +18,6 @@ from flowcore_htex.wire import ProtocolError, Task
 from flowcore_htex.zlink import from_frames, to_frames
 
 pytestmark = pytest.mark.filterwarnings("error")
-settings.register_profile("wire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("wire")
 
 BOUND = 32 << 20
 """Bytes that a reader may use for what it was not sent."""
