@@ -121,12 +121,18 @@ class TestPython:
         )
         assert (done.stdout, done.stderr) == ("interrupted\n" * 100, "")
 
-    def test_one_that_starts_a_thread_is_not_interrupted_however_slow_that_is(self) -> None:
+    def test_one_that_starts_a_thread_is_not_interrupted_however_slow_that_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         slow, begun = threading.Thread(), []
+        clocks: list[Any] = []
+        start = timing._Clock.start
+        monkeypatch.setattr(timing._Clock, "start", lambda clock: clocks.append(clock))
 
         def work() -> None:
             timing._starting[slow] = slow
             try:
+                start(clocks[0])  # not before, or it may interrupt what starts nothing yet
                 time.sleep(1.5)
                 begun.append(slow)
             finally:
