@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import flowcore
-from clusters.daemons import eventually
 from flowcore import Config, python_app
 from flowcore.executors import HighThroughputExecutor
 from flowcore.providers.base import Provider
+from waiting import eventually
 
 BOUND = 60.0
 

@@ -22,22 +22,10 @@ from flowcore_htex import wire
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.version import RELEASE
 from marked import Marked, oldest_first
-
-PATIENCE = 60
-"""Seconds that anything may take before a test fails; more than a busy machine needs."""
+from waiting import PATIENCE, until
 
 REPEATS = int(os.environ.get("FLOWCORE_FAULT_REPEATS", "1"))
 HEARTBEATS = {"heartbeat_period": 0.5, "heartbeat_threshold": 3}
-
-
-def until(true, within=PATIENCE):
-    """Wait until `true()` holds, and return what it gave last; for what no event tells of."""
-    deadline = time.monotonic() + within
-    pause = 0.005
-    while not (answer := true()) and time.monotonic() < deadline:
-        time.sleep(pause)
-        pause = min(2 * pause, 0.1)
-    return answer
 
 
 def patient(executor):

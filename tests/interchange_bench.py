@@ -11,7 +11,8 @@ from flowcore_htex.doors import Listeners
 from flowcore_htex.interchange import Interchange
 from flowcore_htex.link import BlockingLink, StreamLink
 from flowcore_htex.log import Log
-from htex_rig import PATIENCE, registration
+from htex_rig import registration
+from waiting import PATIENCE
 
 SETTINGS = {
     "client": "inherited",

@@ -7,9 +7,7 @@ import logging
 import os
 import random
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,13 @@ from flowcore.providers import LocalProvider
 from flowcore.testing.leftovers import Leftovers
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.launch import MANAGER
+from waiting import PATIENCE
 
 OVER_TCP = f"{MANAGER} --socket-host elsewhere"
 """A `launch_cmd` whose managers take themselves for ones on another host: they come over TCP."""
 
 OVER_LOOPBACK = f"{OVER_TCP} --addresses '[\"127.0.0.1\"]'"
 """The same, but for the addresses of networks that other tests make, and take away again."""
-
-
-PATIENCE = 60
-"""Seconds that anything may take before a test fails; more than a busy machine needs."""
 
 
 class Executors:
@@ -65,15 +60,6 @@ class ClusterProvider(LocalProvider):
 def node(cores: int = 4, memory: float | None = None) -> LocalProvider:
     """Return a provider whose one node pretends to have so many cores, and so much memory in GB."""
     return LocalProvider(cores_per_node=cores, mem_per_node=memory)
-
-
-def eventually(holds: Callable[[], object], patience: float = 60) -> None:
-    """Wait for a state that has no event."""
-    deadline = time.monotonic() + patience
-    pause = threading.Event()
-    while not holds():
-        assert time.monotonic() < deadline, "the state was not reached in time"
-        pause.wait(0.01)
 
 
 def below(pid: int | None = None) -> dict[int, str]:

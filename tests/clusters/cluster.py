@@ -19,9 +19,10 @@ from typing import ClassVar, TypeVar
 
 import pytest
 
-from clusters.daemons import PATH, Daemon, eventually
+from clusters.daemons import PATH, Daemon
 from clusters.hosts import Hosts
 from clusters.packages import give_up, require
+from waiting import eventually
 
 BOOT = 120.0
 """Seconds that a part of a cluster may take until it answers."""

@@ -6,8 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -47,13 +46,3 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(BOUND)
-
-
-def eventually(true: Callable[[], object], seconds: float, what: str) -> None:
-    """Ask until it is true; what other programs do is no event that one could wait for."""
-    deadline, pause = time.monotonic() + seconds, 0.01
-    while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(pause)
-        pause = min(2 * pause, 0.2)

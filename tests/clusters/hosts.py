@@ -13,8 +13,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from clusters.daemons import PATH, Daemon, eventually
+from clusters.daemons import PATH, Daemon
 from clusters.packages import locked
+from waiting import eventually
 
 _START = 'hostname "$1"; mount --bind "$2" /etc/hosts; shift 2; "$@" & wait'
 """The host's process 1: it reaps what others leave behind, and when it ends, everything on the host ends."""

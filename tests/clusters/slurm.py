@@ -8,7 +8,8 @@ import signal
 from typing import ClassVar
 
 from clusters.cluster import Cluster, free_port, head
-from clusters.daemons import Daemon, eventually
+from clusters.daemons import Daemon
+from waiting import eventually
 
 CPUS = 4
 NODE_PORT = 16818

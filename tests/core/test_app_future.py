@@ -18,7 +18,7 @@ from tests.core.conftest import Load
 from flowcore import join_app, python_app
 from flowcore.app.futures import AppFuture
 from flowcore.dataflow.kernel import DataFlowKernel
-from nodes import eventually
+from waiting import eventually
 
 
 @python_app

@@ -37,7 +37,7 @@ from flowcore.providers.errors import (
     SubmitException,
 )
 from flowcore.providers.scripts import JobScript, Verbatim, fill
-from nodes import eventually
+from waiting import eventually
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +20,7 @@ from flowcore.jobs.states import JobState
 from flowcore.providers.errors import ProviderSilent, SchedulerError, SubmitException
 from flowcore.testing.blocks import HandRunExecutor
 from flowcore.testing.faults import FaultyProvider
+from waiting import eventually
 
 BOUND = 60.0
 WORDS = "Unable to contact slurm controller (connect failure)"
@@ -218,7 +218,7 @@ def test_demand_that_comes_during_a_silence_gets_its_block_after_it(start: Start
             assert executor.grown.wait(BOUND)
         assert not waiting.done()
         mend(executor)
-        until(lambda: "RUNNING" in names(executor).values())
+        eventually(lambda: "RUNNING" in names(executor).values())
     finally:
         poller.close()
     assert not executor.bad_state_is_set
@@ -244,7 +244,7 @@ def test_a_block_that_runs_without_a_worker_is_told_once_with_what_its_job_said(
     executor = start()
     executor.command = "echo waiting for a licence >&2; touch started; exec sleep 600"
     executor.scale_out()
-    until(Path("started").exists)
+    eventually(Path("started").exists)
     for _ in range(3):
         executor.poll()
     assert caplog.text.count("block 0 has sent no worker for 0 s; it is RUNNING") == 1
@@ -263,13 +263,3 @@ def test_a_block_that_was_to_go_and_ended_by_itself_has_not_failed(start: Start)
     assert executor.poll()["0"].state is JobState.SCALED_IN
     executor.handle_errors()
     assert not executor.bad_state_is_set
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Wait for what other programs do, which is no event."""
-    pause = threading.Event()
-    for _ in range(int(BOUND / 0.02)):
-        if holds():
-            return
-        pause.wait(0.02)
-    raise AssertionError("not in time")

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from nodes import eventually
+from waiting import eventually
 
 MARK = "FLOWCORE_TEST_SCRIPT"
 PATIENCE = 60.0

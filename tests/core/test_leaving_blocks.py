@@ -11,7 +11,7 @@ from flowcore.executors.ledger import Ledger
 from flowcore.jobs.states import JobState, JobStatus
 from flowcore.providers import LocalProvider
 from flowcore.testing.leftovers import Leftovers
-from nodes import eventually
+from waiting import eventually
 
 REASON = "its walltime is almost over"
 

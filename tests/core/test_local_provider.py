@@ -24,7 +24,7 @@ from flowcore.providers import processes
 from flowcore.providers.errors import BadLauncher, SubmitException
 from flowcore.providers.local import LocalProvider
 from flowcore.providers.processes import session_members
-from nodes import eventually
+from waiting import eventually
 
 BOUND = 60.0
 

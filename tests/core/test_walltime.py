@@ -22,7 +22,7 @@ from flowcore import bash_app, join_app, python_app
 from flowcore.app import shell, timing
 from flowcore.app.errors import AppTimeout
 from flowcore.app.timing import TimedCall
-from nodes import eventually
+from waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -124,16 +124,33 @@ class TestPython:
     def test_one_that_starts_a_thread_is_not_interrupted_however_slow_that_is(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        slow, begun = threading.Thread(), []
+        slow, begun, waiting = threading.Thread(), [], threading.Event()
+        monkeypatch.setattr(timing, "_LOOKS", 20)  # in haste; then there are slow ones
+
+        class Clock(timing._Clock):
+            def start(self) -> None:
+                """Leave it to the call, or the time may be over before the call starts a thread."""
+                self.bell = Bell(self.bell)
+                clocks.append(super().start)
+
+        class Bell:
+            def __init__(self, lock: Any) -> None:
+                self.release, self.looks, self._lock = lock.release, 0, lock
+
+            def acquire(self, timeout: float) -> bool:
+                self.looks += 1
+                if self.looks == 30:
+                    waiting.set()
+                return bool(self._lock.acquire(timeout=timeout))
+
         clocks: list[Any] = []
-        start = timing._Clock.start
-        monkeypatch.setattr(timing._Clock, "start", lambda clock: clocks.append(clock))
+        monkeypatch.setattr(timing, "_Clock", Clock)
 
         def work() -> None:
             timing._starting[slow] = slow
             try:
-                start(clocks[0])  # not before, or it may interrupt what starts nothing yet
-                time.sleep(1.5)
+                clocks[0]()
+                assert waiting.wait(60)
                 begun.append(slow)
             finally:
                 del timing._starting[slow]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +16,7 @@ import zmq
 from flowcore.executors.base import RunContext
 from flowcore_htex.executor import HighThroughputExecutor
 from marked import oldest_first
-
-PATIENCE = 60.0
+from waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,7 +62,7 @@ class Rig:
             found[:] = [pid for pid in self.processes(word) if "bash" not in _command(pid)]
             return bool(found)
 
-        assert eventually(there_are)
+        assert until(there_are)
         return found
 
     def logs(self) -> str:
@@ -74,17 +72,8 @@ class Rig:
         self.executor.shutdown()
 
     def left(self) -> list[str]:
-        return eventually(lambda: not list(_marked(self.run_id))) or [line for _, line in _marked(self.run_id)]
-
-
-def eventually(claim: Callable[[], bool], within: float = PATIENCE) -> list:
-    """Ask until the claim holds; raises nothing: an empty list for success where the caller wants what is left."""
-    deadline = time.monotonic() + within
-    while not claim():
-        if time.monotonic() > deadline:
-            return []
-        time.sleep(0.01)  # what is asked about is another process' state
-    return [True]
+        until(lambda: not list(_marked(self.run_id)))
+        return [line for _, line in _marked(self.run_id)]
 
 
 def _marked(run_id: str) -> Iterator[tuple[int, str]]:
@@ -108,8 +97,8 @@ def _end(rigs: list[Rig]) -> None:
     for rig in rigs:
         rig.close()
     for rig in rigs:
-        remaining = eventually(lambda rig=rig: not list(_marked(rig.run_id)))
-        survivors = [] if remaining else list(_marked(rig.run_id))
+        until(lambda rig=rig: not list(_marked(rig.run_id)))
+        survivors = list(_marked(rig.run_id))
         for pid, _ in survivors:
             os.kill(pid, signal.SIGKILL)
         assert not survivors
@@ -135,9 +124,3 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     shared = Rig(tmp_path_factory.mktemp("run"), {})
     yield shared
     _end([shared])
-
-
-@pytest.fixture(scope="session")
-def wait_for() -> Callable[..., bool]:
-    """Provide a function that asks until a claim holds, and says whether it did."""
-    return lambda claim, within=PATIENCE: bool(eventually(claim, within))

@@ -11,7 +11,8 @@ import htex_tasks as tasks
 from flowcore.errors import ShutdownError
 from flowcore.testing.gate import Gate
 from flowcore.testing.tasks import hold
-from htex_rig import PATIENCE, Family, executors, memory
+from htex_rig import Family, executors, memory
+from waiting import PATIENCE
 
 COUNT = 1_000_000
 BYTES_EACH = 2200

@@ -18,7 +18,8 @@ from flowcore_htex.matching import UNITS, BlockIdManagerSelector, RandomManagerS
 from flowcore_htex.peers import Manager
 from flowcore_htex.pending import Pending
 from flowcore_htex.wire import Task
-from htex_rig import PATIENCE, as_busy_as_plain_workers, executions, executors, outcomes, until
+from htex_rig import as_busy_as_plain_workers, executions, executors, outcomes
+from waiting import PATIENCE, until
 
 # -- the queues of the interchange, with managers that only listen
 

@@ -13,7 +13,8 @@ import pytest
 
 import htex_tasks as tasks
 from flowcore_htex.launch import MANAGER
-from htex_rig import PATIENCE, Script, executors, outcomes, stopped, until
+from htex_rig import Script, executors, outcomes, stopped
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.fault
 

@@ -18,7 +18,8 @@ from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex.errors import WorkerLost
 from marked import Marked
-from nodes import OVER_LOOPBACK, PATIENCE, Executors, below, eventually
+from nodes import OVER_LOOPBACK, Executors, below
+from waiting import PATIENCE, eventually
 
 
 @pytest.fixture

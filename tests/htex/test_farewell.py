@@ -15,9 +15,10 @@ from flowcore.testing.gate import Gate
 from flowcore_htex import wire
 from flowcore_htex.launch import MANAGER
 from flowcore_htex.link import LinkClosed
-from htex_rig import PATIENCE, Family, executions, executors, outcomes, stopped, until
+from htex_rig import Family, executions, executors, outcomes, stopped
 from interchange_bench import Bench
 from nodes import OVER_LOOPBACK
+from waiting import PATIENCE, until
 
 
 @pytest.fixture

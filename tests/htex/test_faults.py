@@ -19,10 +19,9 @@ from flowcore.testing.gate import Gate
 from flowcore_htex.errors import InterchangeLost, ManagerLost, WorkerLost
 from flowcore_htex.launch import MANAGER
 from htex_rig import stopped
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.fault
-
-PATIENCE = 60.0
 
 
 def nap(value, seconds=0.005):
@@ -41,17 +40,17 @@ def outcomes(futures):
     return found
 
 
-def at_work(rig, wait_for, count=200):
+def at_work(rig, count=200):
     """Submit tasks, and return when some of them have run and many have not."""
     futures = [rig.submit(nap, n) for n in range(count)]
-    assert wait_for(lambda: sum(future.done() for future in futures) > count // 10)
+    assert until(lambda: sum(future.done() for future in futures) > count // 10)
     return futures
 
 
-def test_a_killed_worker_costs_the_task_it_ran(start, wait_for):
+def test_a_killed_worker_costs_the_task_it_ran(start):
     rig = start()
     pid = rig.run(os.getpid)
-    futures = at_work(rig, wait_for)
+    futures = at_work(rig)
     os.kill(pid, signal.SIGKILL)
     found = outcomes(futures)
     assert found[type(None)] >= len(futures) - 1
@@ -59,35 +58,35 @@ def test_a_killed_worker_costs_the_task_it_ran(start, wait_for):
     assert rig.run(nap, 1) == 1
 
 
-def test_a_killed_manager_costs_what_it_held_and_is_replaced(start, wait_for):
+def test_a_killed_manager_costs_what_it_held_and_is_replaced(start):
     rig = start()
-    futures = at_work(rig, wait_for)
+    futures = at_work(rig)
     os.kill(rig.manager(), signal.SIGKILL)
     found = outcomes(futures)
     assert found[type(None)] >= len(futures) // 2
     assert set(found) <= {type(None), ManagerLost}
 
 
-def test_a_killed_interchange_costs_nothing(start, wait_for):
+def test_a_killed_interchange_costs_nothing(start):
     rig = start()
-    futures = at_work(rig, wait_for)
+    futures = at_work(rig)
     os.kill(rig.interchange(), signal.SIGKILL)
     assert outcomes(futures) == {type(None): len(futures)}
-    assert wait_for(lambda: len(rig.executor.connected_managers()) == 1)
+    assert until(lambda: len(rig.executor.connected_managers()) == 1)
 
 
-def test_a_killed_zygote_costs_the_running_tasks(start, wait_for):
+def test_a_killed_zygote_costs_the_running_tasks(start):
     rig = start()
-    futures = at_work(rig, wait_for)
+    futures = at_work(rig)
     os.kill(rig.zygote(), signal.SIGKILL)
     found = outcomes(futures)
     assert found[type(None)] >= len(futures) - 2
     assert set(found) <= {type(None), WorkerLost}
 
 
-def test_interchange_and_manager_killed_at_once_leave_no_future_undone(start, wait_for):
+def test_interchange_and_manager_killed_at_once_leave_no_future_undone(start):
     rig = start()
-    futures = at_work(rig, wait_for)
+    futures = at_work(rig)
     interchange, manager = rig.interchange(), rig.manager()
     os.kill(manager, signal.SIGKILL)
     os.kill(interchange, signal.SIGKILL)
@@ -96,19 +95,19 @@ def test_interchange_and_manager_killed_at_once_leave_no_future_undone(start, wa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["interchange", "manager", "zygote", "worker"])
-def test_it_ends_well_20_times_out_of_20(start, wait_for, victim):
+def test_it_ends_well_20_times_out_of_20(start, victim):
     allowed = {"interchange": set(), "manager": {ManagerLost}, "zygote": {WorkerLost}, "worker": {WorkerLost}}[victim]
     for _ in range(20):
         rig = start()
         worker = rig.run(os.getpid)
-        futures = at_work(rig, wait_for)
+        futures = at_work(rig)
         os.kill(worker if victim == "worker" else getattr(rig, victim)(), signal.SIGKILL)
         assert set(outcomes(futures)) <= {type(None), *allowed}
         rig.close()
 
 
 @pytest.mark.slow
-def test_an_interchange_killed_again_and_again_costs_nothing(start, wait_for):
+def test_an_interchange_killed_again_and_again_costs_nothing(start):
     rig = start()
     rig.run(nap, 0)
     runs = Counter()
@@ -120,9 +119,9 @@ def test_an_interchange_killed_again_and_again_costs_nothing(start, wait_for):
         threading.Event().wait(2)
         before = len(runs)
         os.kill(rig.interchange(), signal.SIGKILL)
-        assert wait_for(lambda before=before: len(runs) > before or undone.done())  # the next one has come to serve
+        assert until(lambda before=before: len(runs) > before or undone.done())  # the next one has come to serve
     assert outcomes(futures) == {type(None): 5000}
-    assert wait_for(lambda: len(runs) == 5000)  # the last callback runs after the last outcome is there
+    assert until(lambda: len(runs) == 5000)  # the last callback runs after the last outcome is there
     assert set(runs.values()) == {1}
 
 
@@ -174,7 +173,7 @@ def test_a_task_that_kills_its_worker_costs_that_task_only(start):
     assert found == {type(None): 196, WorkerLost: 4}
 
 
-def test_a_stopped_manager_is_lost_by_its_silence(start, wait_for):
+def test_a_stopped_manager_is_lost_by_its_silence(start):
     rig = start(heartbeat_period=0.2, heartbeat_threshold=1, launch_cmd=f"{MANAGER} --heartbeat-threshold 60")
     rig.executor._client._threshold = PATIENCE
     with Gate(PATIENCE) as gate:
@@ -186,27 +185,27 @@ def test_a_stopped_manager_is_lost_by_its_silence(start, wait_for):
     assert rig.run(nap, 1) == 1
 
 
-def test_a_stopped_interchange_is_replaced(start, wait_for):
+def test_a_stopped_interchange_is_replaced(start):
     rig = start(heartbeat_period=0.2)
     rig.executor._client._threshold = 3  # the managers have more time
-    futures = at_work(rig, wait_for)
+    futures = at_work(rig)
     os.kill(rig.interchange(), signal.SIGSTOP)
     assert outcomes(futures) == {type(None): len(futures)}
 
 
-def test_a_manager_told_to_end_gives_back_what_it_has_not_started(start, wait_for):
+def test_a_manager_told_to_end_gives_back_what_it_has_not_started(start):
     rig = start(prefetch_capacity=20)
     with Gate(PATIENCE) as gate:
         running = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
         gate.wait_for(2)
         waiting = [rig.submit(nap, n) for n in range(10)]
-        assert wait_for(lambda: rig.held() == 12)
+        assert until(lambda: rig.held() == 12)
         os.kill(rig.manager(), signal.SIGTERM)
         assert outcomes(waiting) == {type(None): 10}
         assert outcomes(running) == {ManagerLost: 2}
 
 
-def test_grandchildren_die_with_their_worker(start, wait_for, tmp_path):
+def test_grandchildren_die_with_their_worker(start, tmp_path):
     rig = start()
 
     def spawn(path):
@@ -217,20 +216,20 @@ def test_grandchildren_die_with_their_worker(start, wait_for, tmp_path):
 
     file = tmp_path / "pids"
     future = rig.submit(spawn, str(file))
-    assert wait_for(lambda: file.exists() and len(file.read_text().split()) == 2)
+    assert until(lambda: file.exists() and len(file.read_text().split()) == 2)
     pids = [int(pid) for pid in file.read_text().split()]
     assert future.cancel()
-    assert wait_for(lambda: not any(_runs(pid) for pid in pids))
+    assert until(lambda: not any(_runs(pid) for pid in pids))
 
 
-def test_a_daemon_left_by_a_task_ends_with_the_run(start, wait_for):
+def test_a_daemon_left_by_a_task_ends_with_the_run(start):
     rig = start()
     pid = rig.run(lambda: subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
     rig.close()
-    assert wait_for(lambda: not _runs(pid))
+    assert until(lambda: not _runs(pid))
 
 
-def test_an_interchange_that_cannot_live_fails_everything_at_last(start, wait_for, tmp_path):
+def test_an_interchange_that_cannot_live_fails_everything_at_last(start, tmp_path):
     from flowcore.executors.errors import BadStateException, ExecutorError
 
     command = tmp_path / "interchange"
@@ -244,14 +243,14 @@ def test_an_interchange_that_cannot_live_fails_everything_at_last(start, wait_fo
     future = rig.submit(nap, 1, 600)
     os.kill(rig.interchange(), signal.SIGKILL)
     assert "interchange" in str(future.exception(PATIENCE))
-    assert wait_for(lambda: rig.executor.bad_state_is_set)
+    assert until(lambda: rig.executor.bad_state_is_set)
     with pytest.raises(BadStateException):
         rig.submit(nap, 1)
     assert isinstance(rig.executor.executor_exception, Exception)
     assert ExecutorError
 
 
-def test_after_a_reset_functions_that_the_lost_interchange_had_run_again(start, wait_for):
+def test_after_a_reset_functions_that_the_lost_interchange_had_run_again(start):
     rig = start()
     assert rig.run(nap, 1) == 1
     lost = rig.submit(nap, 1, 600)
@@ -259,16 +258,16 @@ def test_after_a_reset_functions_that_the_lost_interchange_had_run_again(start, 
     command, broker._command = broker._command, ["/bin/false"]
     os.kill(rig.interchange(), signal.SIGKILL)
     assert isinstance(lost.exception(PATIENCE), InterchangeLost)
-    assert wait_for(lambda: rig.executor.bad_state_is_set)
+    assert until(lambda: rig.executor.bad_state_is_set)
     descriptors = len(os.listdir("/proc/self/fd"))
     broker._command = command
     rig.executor.reset()
     assert rig.run(nap, 2) == 2
     assert rig.executor.outstanding() == 0
-    assert wait_for(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    assert until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
-def test_a_task_whose_function_the_interchange_has_not_got_is_lost_and_the_manager_free(start, wait_for):
+def test_a_task_whose_function_the_interchange_has_not_got_is_lost_and_the_manager_free(start):
     rig = start()
     rig.run(nap, 0)
     outbox = rig.executor._client._outbox
@@ -277,7 +276,7 @@ def test_a_task_whose_function_the_interchange_has_not_got_is_lost_and_the_manag
     lost = rig.submit(at_work, None, None).exception(PATIENCE)
     assert isinstance(lost, ManagerLost)
     assert "its function" in str(lost)
-    assert wait_for(lambda: rig.held() == 0)
+    assert until(lambda: rig.held() == 0)
 
 
 def test_an_interchange_that_does_not_start_is_an_error_of_start(start, tmp_path):

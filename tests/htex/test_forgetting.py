@@ -19,8 +19,9 @@ from flowcore.testing.gate import Gate
 from flowcore.testing.tasks import hold
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink
-from htex_rig import PATIENCE, executors
+from htex_rig import executors
 from interchange_bench import Bench, in_one_piece, kinds_until
+from waiting import PATIENCE
 
 CALL = dumps(((), {}))
 

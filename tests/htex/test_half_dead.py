@@ -16,20 +16,8 @@ from flowcore.executors.errors import WalltimeExceeded
 from flowcore.providers import LocalProvider
 from flowcore.testing.gate import Gate
 from flowcore_htex.errors import ManagerLost
-from htex_rig import (
-    HEARTBEATS,
-    PATIENCE,
-    Family,
-    Script,
-    executions,
-    executors,
-    memory,
-    outcomes,
-    patient,
-    runs,
-    stopped,
-    until,
-)
+from htex_rig import HEARTBEATS, Family, Script, executions, executors, memory, outcomes, patient, runs, stopped
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.fault
 

@@ -21,7 +21,8 @@ from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex.errors import ManagerLost
 from flowcore_htex.executor import HighThroughputExecutor
-from nodes import PATIENCE, Executors, below, eventually
+from nodes import Executors, below
+from waiting import PATIENCE, eventually
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from flowcore_htex.link import BlockingLink
 from flowcore_htex.log import Log
 from flowcore_htex.loop import Loop
 from flowcore_htex.zlink import from_frames, to_frames
-from htex_rig import PATIENCE, registration, until
+from htex_rig import registration
 from interchange_bench import Bench
+from waiting import PATIENCE, until
 
 CALL = dumps(((), {}))
 A_MOMENT = 0.5

@@ -11,8 +11,7 @@ from flowcore.serialize.pickling import dumps
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink
 from flowcore_htex.worker import Worker
-
-PATIENCE = 60.0
+from waiting import PATIENCE
 
 
 class Cells(list):

@@ -20,7 +20,8 @@ from flowcore_htex.errors import MemoryExceeded
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.lineage import families
 from flowcore_htex.slots import Slot
-from nodes import PATIENCE, Executors, eventually, node
+from nodes import Executors, node
+from waiting import PATIENCE, eventually
 
 
 @pytest.fixture

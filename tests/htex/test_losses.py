@@ -27,20 +27,8 @@ from flowcore.testing.tasks import hold
 from flowcore_htex import wire
 from flowcore_htex.errors import ManagerLost, WorkerLost
 from flowcore_htex.link import BlockingLink, LinkClosed
-from htex_rig import (
-    HEARTBEATS,
-    PATIENCE,
-    REPEATS,
-    Family,
-    executions,
-    executors,
-    outcomes,
-    patient,
-    registration,
-    runs,
-    stopped,
-    until,
-)
+from htex_rig import HEARTBEATS, REPEATS, Family, executions, executors, outcomes, patient, registration, runs, stopped
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.fault
 

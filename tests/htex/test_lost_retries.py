@@ -11,7 +11,8 @@ import pytest
 import htex_tasks as tasks
 from flowcore import python_app
 from flowcore_htex.errors import ManagerLost
-from htex_rig import PATIENCE, executions, outcomes, runs
+from htex_rig import executions, outcomes, runs
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.fault
 

@@ -18,7 +18,8 @@ import htex_tasks as tasks
 from flowcore import python_app
 from flowcore.providers import LocalProvider
 from flowcore_htex.errors import ManagerLost
-from htex_rig import HEARTBEATS, PATIENCE, Family, executions, executors, outcomes, patient, runs, until
+from htex_rig import HEARTBEATS, Family, executions, executors, outcomes, patient, runs
+from waiting import PATIENCE, until
 
 pytestmark = [
     pytest.mark.fault,

@@ -21,7 +21,8 @@ from flowcore.executors.errors import BadStateException, ExecutorError
 from flowcore.providers import LocalProvider
 from flowcore_htex.executor import SETTINGS, HighThroughputExecutor
 from flowcore_htex.launch import INTERCHANGE, MANAGER
-from nodes import PATIENCE, Executors, below, eventually, process_with
+from nodes import Executors, below, process_with
+from waiting import PATIENCE, eventually
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from flowcore_htex.affinity import worker_cores
 from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.launch import INTERCHANGE
 from flowcore_htex.matching import BlockIdManagerSelector, RandomManagerSelector
-from nodes import PATIENCE, ClusterProvider, Executors, eventually, node, process_with
+from nodes import ClusterProvider, Executors, node, process_with
+from waiting import PATIENCE, eventually
 
 CORES = sorted(os.sched_getaffinity(0))
 

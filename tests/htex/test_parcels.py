@@ -21,7 +21,7 @@ from flowcore_htex import parcels, wire
 from flowcore_htex.link import BlockingLink, StreamLink
 from flowcore_htex.parcels import LEAST, Arrivals, Parcel
 from flowcore_htex.wire import ProtocolError
-from htex_rig import PATIENCE
+from waiting import PATIENCE
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 LARGE = bytes(range(256)) * (LEAST // 256)

@@ -12,7 +12,6 @@ import resource
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,8 @@ from flowcore.testing.tasks import hold
 from flowcore_htex import wire
 from flowcore_htex.link import BlockingLink, LinkClosed
 from flowcore_htex.parcels import LEAST
-from htex_rig import PATIENCE, Family, Script, executions, executors, outcomes, registration, runs, stopped, until
+from htex_rig import Family, Script, executions, executors, outcomes, registration, runs, stopped
+from waiting import PATIENCE, until
 
 MB = 1 << 20
 
@@ -326,7 +326,7 @@ def test_results_that_nobody_takes_in_hold_the_workers_back(start, tmp_path):
     executor = start()
     log, gate = tmp_path / "begun", tmp_path / "gate"
     going = threading.Event()
-    first = executor.submit(wait_for, {}, str(gate))
+    first = executor.submit(until, {}, Path(gate).exists)
     first.add_done_callback(lambda _: going.wait(10 * PATIENCE))  # in the thread that takes the results in
     gate.touch()
     try:
@@ -346,12 +346,6 @@ def settled(log, count):
     """Wait for another line in a log, for a second at most; return how many there are."""
     until(lambda: len(executions(log)) != count, 1)
     return len(executions(log))
-
-
-def wait_for(path):
-    """Wait until there is a file."""
-    while not Path(path).exists():
-        time.sleep(0.01)
 
 
 def marked_zeros(path, number, size):

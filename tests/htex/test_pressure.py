@@ -14,17 +14,8 @@ import htex_tasks as tasks
 from flowcore import python_app
 from flowcore.testing.gate import Gate
 from flowcore.testing.tasks import hold
-from htex_rig import (
-    HEARTBEATS,
-    PATIENCE,
-    Family,
-    as_busy_as_plain_workers,
-    executors,
-    memory,
-    outcomes,
-    runs,
-    until,
-)
+from htex_rig import HEARTBEATS, Family, as_busy_as_plain_workers, executors, memory, outcomes, runs
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 

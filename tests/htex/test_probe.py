@@ -15,7 +15,8 @@ from flowcore_htex.link import LinkClosed
 from flowcore_htex.log import Log
 from flowcore_htex.probe import probe
 from flowcore_htex.zlink import new_socket
-from nodes import PATIENCE, eventually, free_ports
+from nodes import free_ports
+from waiting import PATIENCE, eventually
 
 
 def greet(listener):

@@ -23,7 +23,8 @@ from flowcore_htex.link import BlockingLink
 from flowcore_htex.recall import Recall
 from flowcore_htex.slots import Slot
 from flowcore_htex.worker import Worker
-from htex_rig import PATIENCE, Family, executions, executors, outcomes, stopped, until
+from htex_rig import Family, executions, executors, outcomes, stopped
+from waiting import PATIENCE, until
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
 from flowcore_htex import client, wire
 from flowcore_htex.link import StreamLink
-from nodes import PATIENCE, ClusterProvider, Executors, eventually, node
+from nodes import ClusterProvider, Executors, node
+from waiting import PATIENCE, eventually
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from flowcore_htex.executor import HighThroughputExecutor
 from flowcore_htex.options import Options
 from flowcore_htex.outbox import HtexFuture
 from htex_rig import Family
-from nodes import PATIENCE, ClusterProvider, eventually
+from nodes import ClusterProvider
+from waiting import PATIENCE, eventually
 
 BLOCK = "FLOWCORE_BLOCK_ID"
 LARGER_EACH_TIME = 'n=$(mktemp -p "$PWD" block.XXXX); export FLOWCORE_CORES=$((2 * $(ls block.* | wc -l)))'

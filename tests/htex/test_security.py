@@ -18,8 +18,8 @@ from flowcore_htex import wire
 from flowcore_htex.curve import Keys, read_keys
 from flowcore_htex.errors import VersionMismatch
 from flowcore_htex.zlink import from_frames, secure_client, to_frames
+from waiting import PATIENCE, until
 
-PATIENCE = 60.0
 TURNED_AWAY = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
@@ -77,7 +77,7 @@ def test_the_run_key_opens(open_run, dealer):
 
 
 @pytest.mark.parametrize("kind", ["another key", "no key"])
-def test_a_client_with_the_wrong_key_is_not_heard(open_run, dealer, wait_for, kind):
+def test_a_client_with_the_wrong_key_is_not_heard(open_run, dealer, kind):
     keys = read_keys(open_run.settings["cert_dir"])
     sock = dealer(open_run.port, other_keys(keys) if kind == "another key" else None, TURNED_AWAY)
     with contextlib.suppress(zmq.Again):  # a client that has been turned away already has nowhere to send to
@@ -86,7 +86,7 @@ def test_a_client_with_the_wrong_key_is_not_heard(open_run, dealer, wait_for, ki
     assert not sock.poll(300)
     sock.disable_monitor()
     if kind == "another key":
-        assert wait_for(lambda: "with a wrong key" in open_run.logs())
+        assert until(lambda: "with a wrong key" in open_run.logs())
     still_works(open_run)
 
 
@@ -172,7 +172,7 @@ def test_a_flood_of_connections_does_no_harm(open_run):
     [b"\0" * 100, os.urandom(5000), b"fc" + bytes([wire.VERSION]) + b"\xff" * 64, wire.prefix(wire.TASKS, 10, 2)],
     ids=["nothing", "noise", "no kind", "half a message"],
 )
-def test_garbage_at_the_local_socket_does_no_harm(start, wait_for, data):
+def test_garbage_at_the_local_socket_does_no_harm(start, data):
     rig = start()
     assert rig.run(pow, 2, 2) == 4
     with socket.socket(socket.AF_UNIX) as sock:
@@ -182,13 +182,13 @@ def test_garbage_at_the_local_socket_does_no_harm(start, wait_for, data):
     still_works(rig)
 
 
-def test_an_announced_terabyte_does_no_harm(start, wait_for):
+def test_an_announced_terabyte_does_no_harm(start):
     rig = start()
     assert rig.run(pow, 2, 2) == 4
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(rig.executor._settings["socket"])
         sock.sendall(wire.prefix(wire.BIG_RESULT, 0, 1) + struct.pack("<Q", 1 << 60))
-        assert wait_for(lambda: "out of bounds" in rig.logs())
+        assert until(lambda: "out of bounds" in rig.logs())
         still_works(rig)
 
 
@@ -203,7 +203,7 @@ def test_the_local_socket_is_in_a_private_folder(start):
 @pytest.mark.parametrize(
     ("field", "value"), [("release", "9.9.9"), ("python", "2.7"), ("protocol", 77), ("byteorder", "middle")]
 )
-def test_a_manager_of_another_version_is_refused_alone(open_run, dealer, wait_for, field, value):
+def test_a_manager_of_another_version_is_refused_alone(open_run, dealer, field, value):
     sock = dealer(open_run.port, read_keys(open_run.settings["cert_dir"]))
     record = {
         "manager": "stranger",
@@ -222,7 +222,7 @@ def test_a_manager_of_another_version_is_refused_alone(open_run, dealer, wait_fo
     assert str(value) in reason
     if field != "byteorder":
         assert str(record[field]) in reason
-    assert wait_for(lambda: reason in open_run.logs())
+    assert until(lambda: reason in open_run.logs())
     still_works(open_run)
 
 

@@ -18,8 +18,7 @@ from flowcore.providers import LocalProvider
 from flowcore.testing.gate import Gate
 from flowcore.testing.tasks import hold
 from marked import Marked
-
-PATIENCE = 60
+from waiting import PATIENCE, until
 
 SCRIPT = """
 import os, signal, sys, time
@@ -192,7 +191,7 @@ def test_shutdown_from_a_callback_is_possible(start):
 
 
 @pytest.mark.parametrize("moment", ["shutdown", "reap"], ids=["early", "late"])
-def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for, monkeypatch, moment):
+def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, monkeypatch, moment):
     import threading
 
     rig = start()
@@ -220,7 +219,7 @@ def test_shutdown_ends_an_interchange_that_is_started_meanwhile(start, wait_for,
     thread = threading.Thread(target=client.shutdown)
     thread.start()
     if moment == "shutdown":
-        assert wait_for(lambda: client._closing)
+        assert until(lambda: client._closing)
         going_on.set()
     thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -25,7 +25,8 @@ from flowcore_htex import wire
 from flowcore_htex.curve import public_key, read_keys, z85_encode
 from flowcore_htex.link import BlockingLink, LinkClosed
 from flowcore_htex.version import RELEASE
-from htex_rig import PATIENCE, Family, Script, executors, memory, outcomes, registration, until
+from htex_rig import Family, Script, executors, memory, outcomes, registration
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.fault
 

@@ -16,8 +16,7 @@ import pytest
 from flowcore.serialize import DeserializationError, RemoteExceptionError, SerializationError
 from flowcore.testing import tasks
 from flowcore.testing.gate import Gate
-
-PATIENCE = 60.0
+from waiting import PATIENCE, until
 
 FACTOR = 2
 
@@ -112,7 +111,7 @@ def test_a_rebound_global_counts_for_the_next_call(rig):
     assert rig.run(scaled, 3) == 15
 
 
-def test_many_short_lived_functions_are_forgotten_again(rig, wait_for):
+def test_many_short_lived_functions_are_forgotten_again(rig):
     for number in range(300):
         assert rig.submit(lambda number=number: number).result(PATIENCE) == number
     rig.run(double, 1)
@@ -232,9 +231,9 @@ def _certificates(rig):
     return Path(rig.executor.logdir) / "certificates"
 
 
-def test_what_a_task_prints_is_in_its_workers_log(rig, wait_for):
+def test_what_a_task_prints_is_in_its_workers_log(rig):
     rig.run(print, "printed by a task")
-    assert wait_for(lambda: "printed by a task" in rig.logs())
+    assert until(lambda: "printed by a task" in rig.logs())
 
 
 def test_a_task_that_forks_gives_one_result(rig):
@@ -288,8 +287,8 @@ def test_tasks_from_many_threads_keep_their_results_apart(rig):
     assert results == {n: 2 * n for n in range(1000)}
 
 
-def test_the_managers_tell_the_truth(rig, wait_for):
-    assert wait_for(rig.executor.connected_managers)
+def test_the_managers_tell_the_truth(rig):
+    assert until(rig.executor.connected_managers)
     (manager,) = rig.executor.connected_managers()
     assert manager["worker_count"] == 2
     assert manager["block_id"] == "0"
@@ -299,13 +298,13 @@ def test_the_managers_tell_the_truth(rig, wait_for):
     assert manager["python_version"] == f"{sys.version_info[0]}.{sys.version_info[1]}"
     with Gate(PATIENCE) as gate:
         running = [rig.submit(tasks.hold, gate.port) for _ in range(2)]
-        assert wait_for(lambda: rig.executor.connected_managers()[0]["tasks"] == 2)
+        assert until(lambda: rig.executor.connected_managers()[0]["tasks"] == 2)
         assert rig.executor.outstanding() == 2
         assert rig.executor.idle_blocks() == {}
         gate.wait_for(2)
     for future in running:
         future.result(PATIENCE)
-    assert wait_for(lambda: rig.executor.idle_blocks().get("0", -1) >= 0)
+    assert until(lambda: rig.executor.idle_blocks().get("0", -1) >= 0)
     assert rig.executor.connected_blocks() == ["0"]
     assert rig.executor.outstanding() == 0
     assert rig.executor.status()["0"].status_name == "RUNNING"

@@ -32,8 +32,9 @@ from flowcore_htex.pending import Pending
 from flowcore_htex.registration import misfit
 from flowcore_htex.walltime import ALMOST_OVER, margin, seconds_left, time_for_tasks, time_needed
 from flowcore_htex.wire import Task
-from htex_rig import Family, Script, registration, until
-from nodes import PATIENCE, Executors, eventually
+from htex_rig import Family, Script, registration
+from nodes import Executors
+from waiting import PATIENCE, eventually, until
 
 BLOCK = "FLOWCORE_BLOCK_ID"
 ENDED = f"ended: {ALMOST_OVER}"

@@ -10,7 +10,8 @@ import pytest
 
 import htex_tasks as tasks
 from flowcore_htex.errors import WorkerLost
-from htex_rig import PATIENCE, executors, outcomes, until
+from htex_rig import executors, outcomes
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.fault
 

@@ -18,7 +18,8 @@ from flowcore.launchers import SrunLauncher
 from flowcore.providers import LocalProvider, SlurmProvider
 from flowcore.providers.errors import SubmitException
 from flowcore.testing.leftovers import Leftovers
-from nodes import PATIENCE, ClusterProvider
+from nodes import ClusterProvider
+from waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)

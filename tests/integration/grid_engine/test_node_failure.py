@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import flowcore
-from clusters.daemons import eventually
 from clusters.grid_engine import GridEngineCell
 from flowcore import Config, python_app
 from flowcore.executors import HighThroughputExecutor
 from flowcore.jobs.states import JobState
 from flowcore.providers import GridEngineProvider, batch, grid_engine
 from page_example import held
+from waiting import eventually
 
 BOUND = 90.0
 WORKER_INIT = f"export PATH={Path(sys.executable).parent}:$PATH"

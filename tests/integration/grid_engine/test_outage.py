@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import flowcore
-from clusters.daemons import eventually
 from clusters.grid_engine import GridEngineCell
 from flowcore import Config, python_app
 from flowcore.executors import HighThroughputExecutor
 from flowcore.jobs.states import TERMINAL_STATES, JobState
 from flowcore.providers import GridEngineProvider, batch
 from flowcore.providers.errors import SchedulerError, SubmitException
+from waiting import eventually
 
 POLLS_OF_A_MINUTE = 13
 """How often a job is asked about in the minute after its submission, with the default settings."""

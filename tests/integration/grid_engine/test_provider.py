@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from clusters.daemons import eventually
 from clusters.grid_engine import GridEngineCell
 from flowcore.errors import ConfigurationError
 from flowcore.jobs.states import TERMINAL_STATES, JobState, JobStatus
@@ -21,6 +20,7 @@ from flowcore.providers import GridEngineProvider, batch, scripts
 from flowcore.providers.errors import SubmitException
 from flowcore.testing.blocks import HandRunExecutor
 from signs import last_act
+from waiting import eventually
 
 PATIENCE = 60
 

@@ -8,13 +8,13 @@ import re
 import pytest
 
 import flowcore
-from clusters.daemons import eventually
 from clusters.slurm import SlurmCluster
 from flowcore import Config, python_app
 from flowcore.errors import InvalidResourceSpecification
 from flowcore.executors import HighThroughputExecutor
 from flowcore.jobs.states import JobState
 from flowcore.providers import SlurmProvider
+from waiting import eventually
 
 BOUND = 150.0
 LATE = 25.0

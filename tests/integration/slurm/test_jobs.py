@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from clusters.daemons import eventually
 from clusters.slurm import SlurmCluster
 from flowcore.jobs.states import TERMINAL_STATES, JobState, JobStatus
 from flowcore.launchers import SimpleLauncher, SrunLauncher, SrunMPILauncher, srun
@@ -18,6 +17,7 @@ from flowcore.launchers.base import Launcher
 from flowcore.providers import SlurmProvider
 from flowcore.providers.errors import SchedulerError, SubmitException
 from signs import last_act
+from waiting import eventually
 
 Make = Callable[..., SlurmProvider]
 BOUND = 60.0

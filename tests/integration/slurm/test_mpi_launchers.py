@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from clusters.daemons import eventually
 from clusters.packages import give_up
 from clusters.slurm import SlurmCluster
 from flowcore.jobs.states import JobState, JobStatus
@@ -18,6 +17,7 @@ from flowcore.launchers.base import Launcher
 from flowcore.providers import SlurmProvider
 from flowcore.testing.commands import COMMANDS, printed
 from signs import last_act
+from waiting import eventually
 
 BOUND = 60.0
 BIN = Path(sys.executable).parent

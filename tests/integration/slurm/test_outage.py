@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import flowcore
-from clusters.daemons import eventually
 from clusters.slurm import SlurmCluster
 from flowcore import Config, python_app
 from flowcore.executors import HighThroughputExecutor
 from flowcore.jobs.states import JobState
 from flowcore.providers import SlurmProvider
 from flowcore.providers.errors import SchedulerError, SubmitException
+from waiting import eventually
 
 OUTAGE = 60.0
 BOUND = 90.0

@@ -11,7 +11,6 @@ import pytest
 
 import flowcore
 from bursts import bursts, watched
-from clusters.daemons import eventually
 from clusters.slurm import SlurmCluster
 from flowcore import Config, bash_app, python_app
 from flowcore.executors import HighThroughputExecutor
@@ -19,6 +18,7 @@ from flowcore.jobs.states import JobState
 from flowcore.launchers import SimpleLauncher, SrunLauncher
 from flowcore.providers import LocalProvider, SlurmProvider
 from page_example import held, page, run_example
+from waiting import eventually
 
 BOUND = 90.0
 
