@@ -75,31 +75,41 @@ def telling(tmp_path):
     return f"{{python}} {tmp_path}/manager.py --config {{config}} --block-id {{block_id}}"
 
 
+def begun(folder):
+    """Return the pids of the workers for which a limit began to count."""
+    file = folder / "begun"
+    return file.read_text().split() if file.exists() else []
+
+
 def test_walltime_begins_when_the_task_does(start, gate, tmp_path, telling):
     (tmp_path / "go").touch()
     executor = start(max_workers=1, launch_cmd=telling)
     first = executor.submit(tasks.hold, {}, gate.port)
     gate.wait_for(1)
-    waiting = executor.submit(os.getpid, {"walltime": 600})
-    eventually(executor.connected_managers)
-    assert not (tmp_path / "begun").exists()
-    gate.open()
+    with Gate(PATIENCE) as later:
+        waiting = executor.submit(tasks.hold, {"walltime": 600}, later.port)
+        eventually(executor.connected_managers)
+        assert not begun(tmp_path)
+        gate.open()
+        later.wait_for(1)
+        eventually(lambda: begun(tmp_path))
     assert first.result(PATIENCE) == waiting.result(PATIENCE)
-    assert (tmp_path / "begun").read_text() == f"{first.result()}\n"
+    assert begun(tmp_path) == [str(first.result())]
 
 
-def test_walltime_begins_when_there_is_a_worker(start, tmp_path, telling):
+def test_walltime_begins_when_there_is_a_worker(start, gate, tmp_path, telling):
     executor = start(max_workers=2, cores_per_worker=0.1, launch_cmd=telling)
-    short = executor.submit(os.getpid, {"walltime": 600})
-    long = executor.submit(time.sleep, {"walltime": 0.5}, 600)
+    kept = executor.submit(tasks.hold, {"walltime": 600}, gate.port)
+    broken = executor.submit(time.sleep, {"walltime": 0.5}, 600)
     eventually(lambda: [one["tasks"] for one in executor.connected_managers()] == [2])
+    assert not begun(tmp_path)
     (tmp_path / "go").touch()
-    pid = short.result(PATIENCE)
-    assert isinstance(long.exception(PATIENCE), WalltimeExceeded)
-    begun = (tmp_path / "begun").read_text().split()
-    assert len(begun) == 2
-    assert str(pid) in begun
-    assert "0" not in begun
+    assert isinstance(broken.exception(PATIENCE), WalltimeExceeded)
+    gate.wait_for(1)
+    eventually(lambda: len(begun(tmp_path)) == 2)
+    gate.open()
+    assert str(kept.result(PATIENCE)) in begun(tmp_path)
+    assert "0" not in begun(tmp_path)
 
 
 def test_a_walltime_that_is_kept_harms_nobody(start):
