@@ -229,10 +229,15 @@ class TestSignals:
 
     def test_ctrl_c_twice(self, run: Runner) -> None:
         body = """
+        import select, socket
+        woken, waker = socket.socketpair()
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno())
         class Slow(ThreadPoolExecutor):
             def shutdown(self):
+                assert woken.recv(9) == bytes([signal.SIGINT])
                 ready()
-                time.sleep(2)  # the second signal comes in here
+                assert select.select([woken], [], [], 60)[0]  # the second signal comes in here
                 super().shutdown()
                 print("shut down", flush=True)
         flowcore.load(Config(executors=[Slow()]))

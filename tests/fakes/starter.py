@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 PER_NODE = {"aprun": "-N", "jsrun": "-r"}
+AWAITED = {signal.SIGTERM, signal.SIGCHLD}
 
 
 def main() -> int:
@@ -25,16 +26,18 @@ def main() -> int:
     if list(given) != ["-n", PER_NODE[name]] or int(given["-n"]) % int(given[PER_NODE[name]]):
         print(f"{name}: wrong options {options}", file=sys.stderr)
         return 99
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     copies = [subprocess.Popen(command, start_new_session=True, preexec_fn=_unblock) for _ in range(int(given["-n"]))]
-    signal.signal(signal.SIGTERM, lambda *_: [os.killpg(copy.pid, signal.SIGTERM) for copy in copies])
-    _unblock()
-    codes = [copy.wait() for copy in copies]
-    return max(code if code >= 0 else 128 - code for code in codes)
+    while None in [copy.poll() for copy in copies]:
+        if signal.sigwait(AWAITED) == signal.SIGTERM:
+            for copy in copies:
+                if copy.returncode is None:
+                    os.killpg(copy.pid, signal.SIGTERM)
+    return max(code if (code := copy.wait()) >= 0 else 128 - code for copy in copies)
 
 
 def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
 
 
 if __name__ == "__main__":

@@ -261,8 +261,11 @@ def test_a_task_that_is_terminated_is_a_worker_lost_by_name_of_the_signal(start)
 def alarm_yourself():
     fired = threading.Event()
     signal.signal(signal.SIGALRM, lambda *_: fired.set())
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-    return fired.wait(PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # more than once: one just before the wait does not end it
+    try:
+        return fired.wait(PATIENCE)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_a_task_may_set_a_timer_for_itself(start):
