@@ -230,7 +230,7 @@ def test_a_daemon_left_by_a_task_ends_with_the_run(start):
 
 
 def test_an_interchange_that_cannot_live_fails_everything_at_last(start, tmp_path):
-    from flowcore.executors.errors import BadStateException, ExecutorError
+    from flowcore.executors.errors import BadStateException
 
     command = tmp_path / "interchange"
     command.write_text(
@@ -246,8 +246,7 @@ def test_an_interchange_that_cannot_live_fails_everything_at_last(start, tmp_pat
     assert until(lambda: rig.executor.bad_state_is_set)
     with pytest.raises(BadStateException):
         rig.submit(nap, 1)
-    assert isinstance(rig.executor.executor_exception, Exception)
-    assert ExecutorError
+    assert isinstance(rig.executor.executor_exception, InterchangeLost)
 
 
 def test_after_a_reset_functions_that_the_lost_interchange_had_run_again(start):
