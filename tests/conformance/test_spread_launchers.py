@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from clusters.packages import give_up, require
 from fakes.starters import put_starter
 from flowcore.launchers import AprunLauncher, GnuParallelLauncher, JsrunLauncher, MpiExecLauncher, MpiRunLauncher
 from flowcore.launchers.base import Launcher
-from flowcore.testing.launchers import LauncherConformance
+from flowcore.testing.launchers import TIMEOUT, LauncherConformance
+from waiting import eventually
 
 
 class WithMPI(LauncherConformance):
@@ -52,6 +54,25 @@ class TestGnuParallelLauncher(LauncherConformance):
 
     def make_launcher(self, *, debug: bool = True) -> Launcher:
         return PatientLauncher(debug=debug)
+
+    def test_no_file_is_left_by_a_script_that_is_killed_while_its_copies_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scratch, end = tmp_path / "scratch", tmp_path / "end"
+        scratch.mkdir()
+        monkeypatch.setenv("TMPDIR", str(scratch))
+        os.mkfifo(end)
+        with self.start(self.make_launcher()(f"trap '' TERM; echo ready; read -r < {end}", 2, 1), tmp_path) as process:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+            assert len(list(scratch.iterdir())) == 1
+            os.kill(process.pid, signal.SIGTERM)
+            try:
+                eventually(lambda: not list(scratch.iterdir()), what="the script's folder is gone")
+            finally:
+                os.kill(process.pid, signal.SIGKILL)
+                end.write_text("\n" * 2)
+            assert process.communicate(timeout=TIMEOUT)[0] == ""
 
 
 class TestAprunLauncherOnAFake(LauncherConformance):

@@ -32,7 +32,7 @@ def test_one_failed_copy_of_several_counts_with_fail_on_any(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_script_alone_ends_all_that_the_copies_started(number: signal.Signals) -> None:
-    text = SingleNodeLauncher()("sleep 600 | { echo ready; sleep 600; }", 2, 1)
+    text = SingleNodeLauncher()("sleep 600 | { echo ready; exec sleep 600; }", 2, 1)
     with subprocess.Popen(
         ["/bin/bash", "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     ) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -125,6 +126,18 @@ def test_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "tmp").mkdir()
     for launcher in (MpiExecLauncher(), GnuParallelLauncher()):
         assert run(launcher("exit 0", 2, 1), TMPDIR=str(tmp_path / "tmp")).returncode == 0
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(("program", "launcher"), [("mpiexec", MpiExecLauncher()), ("parallel", GnuParallelLauncher())])
+def test_a_script_told_to_end_before_it_starts_the_program_starts_nothing_and_leaves_no_file(
+    program: str, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mktemp = f'file=$({shutil.which("mktemp")} "$@"); kill -TERM "$SCRIPT"; echo "$file"'
+    put(tmp_path / "bin", monkeypatch, mktemp=mktemp, **{program: "echo started"})
+    (tmp_path / "tmp").mkdir()
+    done = run("export SCRIPT=$$\n" + launcher("exit 0", 2, 1), TMPDIR=str(tmp_path / "tmp"))
+    assert (done.returncode, done.stdout) == (143, "")
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

@@ -25,7 +25,7 @@ class MpiExecLauncher(SpreadLauncher):
         """Return the call of mpiexec."""
         binding = f"{self.bind_cmd} none" if self.bind_cmd else ""
         options = [binding, self.overrides, f"-n {tasks_per_node * nodes_per_block}"]
-        return " ".join(["mpiexec", *filter(None, options), '--hostfile "$flowcore_hostfile"'])
+        return " ".join(["mpiexec", *filter(None, options), '--hostfile "$flowcore_scratch"'])
 
     def parts(self) -> tuple[str, ...]:
         """Find the nodes, and write them to the file."""

@@ -24,7 +24,7 @@ class MpiRunLauncher(SpreadLauncher):
     def start_words(self, tasks_per_node: int, nodes_per_block: int) -> str:
         """Return the call of mpirun."""
         copies = tasks_per_node * nodes_per_block
-        return f'mpirun -np {copies} --hostfile "$flowcore_hostfile" {self.overrides}'.rstrip()
+        return f'mpirun -np {copies} --hostfile "$flowcore_scratch" {self.overrides}'.rstrip()
 
     def shell(self) -> str:
         """Return the shell that runs the copies."""

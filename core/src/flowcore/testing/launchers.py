@@ -99,7 +99,10 @@ class LauncherConformance(ABC):
 
     def test_no_copy_outlives_a_script_that_is_told_to_end(self, tmp_path: Path) -> None:
         copies = self.copies(2, 1)
-        with self.start(self.make_launcher()("echo ready; sleep 600; echo late", 2, 1), tmp_path) as process:
+        # It is the last process that says so: a shell starts one that misses a signal to its group, if that comes just
+        # before.
+        sleeping = "/bin/bash -c 'echo ready; exec sleep 600'; echo late"
+        with self.start(self.make_launcher()(sleeping, 2, 1), tmp_path) as process:
             assert process.stdout is not None
             assert [process.stdout.readline() for _ in range(copies)] == ["ready\n"] * copies
             os.killpg(process.pid, signal.SIGTERM)

@@ -32,5 +32,5 @@ for ((flowcore_i = 0; flowcore_i < ${#flowcore_text}; flowcore_i += 30000)); do
 done
 flowcore_supervise "${flowcore_starter[@]}" "$flowcore_bash" -c "$(declare -f flowcore_guard flowcore_copy)"$'\nflowcore_copy "$@"' \
   flowcore "${flowcore_words[@]}" </dev/null
-[ -z "${flowcore_hostfile-}" ] || rm -f "$flowcore_hostfile"
+flowcore_tidy
 exit "$flowcore_code"
