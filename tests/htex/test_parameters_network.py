@@ -240,9 +240,9 @@ def test_address_probe_timeout_none_means_30_seconds(start):
 def start_with_late_successor(start, tmp_path, monkeypatch):
     """Start executors whose first interchange starts at once, and each later one when there is a file named "go"."""
     monkeypatch.setattr("flowcore_htex.broker._START", 2 * PATIENCE)
-    first, go = (shlex.quote(str(tmp_path / name)) for name in ("first", "go"))
+    first, second, go = (shlex.quote(str(tmp_path / name)) for name in ("first", "second", "go"))
     wait = f"for _ in $(seq 1200); do [ ! -e {go} ] || break; sleep 0.05; done"  # a minute: nobody tells it of the end
-    words = f'mkdir {first} 2>/dev/null || {wait}; exec "$0" "$@"'
+    words = f'mkdir {first} 2>/dev/null || {{ touch {second}; {wait}; }}; exec "$0" "$@"'
     return lambda **options: start(interchange_launch_cmd=["/bin/sh", "-c", words, *INTERCHANGE], **options)
 
 
@@ -264,6 +264,21 @@ def test_a_new_interchange_may_take_longer_to_answer_than_the_first(start_with_l
     eventually(lambda: [one["manager"] for one in executor.connected_managers()] == [manager["manager"]])
     Path(end).touch()
     assert held.result(PATIENCE)
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_the_port_of_an_interchange_that_makes_its_own_is_kept_for_the_next(start_with_late_successor, tmp_path):
+    (port,) = free_ports(1)
+    executor = start_with_late_successor(worker_port=port)
+    assert executor.submit(pow, {}, 2, 3).result(PATIENCE) == 8
+    os.kill(interchange(), signal.SIGKILL)
+    eventually((tmp_path / "second").exists)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("", port))
+    (tmp_path / "go").touch()
+    assert executor.submit(pow, {}, 3, 3).result(PATIENCE) == 27
+    assert port in ports(interchange())
 
 
 def begin_and_wait(begun, end):

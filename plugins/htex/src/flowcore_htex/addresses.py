@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ipaddress
 import random
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 _BACKLOG: Final = 4096
@@ -72,7 +73,7 @@ def listen_on_ports(
     Raises:
         OSError: a port is taken, or all are.
     """
-    where = address if address is not None and _is_ours(address) else None
+    where = _interface(address)
     if ports:
         return _listen_on_all(where, ports)
     assert port_range is not None
@@ -99,6 +100,31 @@ def _listen_on_all(where: str | None, ports: Sequence[int]) -> list[socket.socke
 
 def listen(address: str | None, port: int) -> socket.socket:
     """Return a socket that listens at one port; None stands for all interfaces."""
+    sock = _bound(address, port)
+    try:
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def kept(address: str | None, ports: Sequence[int]) -> Iterator[None]:
+    """Keep the system from giving away ports where nobody listens now, and `listen_on_ports` soon will.
+
+    Many systems take the ports of outgoing connections from the range that these are in. A port that cannot be kept,
+    as it is taken or the address is another host's, is left alone.
+    """
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            with contextlib.suppress(OSError):
+                stack.enter_context(_bound(_interface(address), port))
+        yield
+
+
+def _bound(address: str | None, port: int) -> socket.socket:
     family = socket.AF_INET6 if address is None and socket.has_dualstack_ipv6() else socket.AF_INET
     if address is not None and ":" in address:
         family = socket.AF_INET6
@@ -108,12 +134,15 @@ def listen(address: str | None, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address is None else 1)
         sock.bind((address or ("::" if family == socket.AF_INET6 else "0.0.0.0"), port))  # noqa: S104 - CURVE guards it
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _interface(address: str | None) -> str | None:
+    """Return the address where it is one of this host, and else None."""
+    return address if address is not None and _is_ours(address) else None
 
 
 def _is_ours(address: str) -> bool:

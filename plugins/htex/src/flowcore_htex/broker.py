@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowcore_htex import private_folder, wire
-from flowcore_htex.addresses import listen_on_ports
+from flowcore_htex.addresses import kept, listen_on_ports
 from flowcore_htex.link import Link, StreamLink
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Broker:
 
     Normally the sockets at which managers knock are made here and inherited by the interchange, so that nobody who
     knocks is turned away while a new interchange is started; and so is the connection to it. An interchange started by
-    a command of the user's, or reached at another address than 127.0.0.1, makes its own, and is reached over TCP.
+    a command of the user's, or reached at another address than 127.0.0.1, makes its own, and is reached over TCP; the
+    ports of such a one are kept, on this host, for the next.
 
     `death` is a descriptor that becomes readable when the process ends, where the connection to it would not tell.
 
@@ -92,10 +93,11 @@ class Broker:
             settings["ports"] = self.ports
         if not self._own:
             return self._launch_inheriting(settings)
-        process = self._start(settings, [], subprocess.PIPE)
-        with contextlib.suppress(OSError, AttributeError):  # an old kernel, or a Python built for one
-            self.death = os.pidfd_open(process.pid)
-        said = self._listen_to(process)
+        with kept(settings["address"], self.ports):
+            process = self._start(settings, [], subprocess.PIPE)
+            with contextlib.suppress(OSError, AttributeError):  # an old kernel, or a Python built for one
+                self.death = os.pidfd_open(process.pid)
+            said = self._listen_to(process)
         if said is None:
             raise InterchangeFailed(f"the interchange did not say where it is: {self._evidence()}")
         self.ports = said["ports"]
