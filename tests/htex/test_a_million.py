@@ -19,6 +19,7 @@ BYTES_EACH = 2200
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1200),  # two minutes where other tests run on the same cores, and it is the longest of them
     pytest.mark.skipif(
         os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 3 * COUNT * BYTES_EACH,
         reason="a million tasks need 2 GB of memory here, and others may want some too",
