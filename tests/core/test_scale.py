@@ -8,6 +8,9 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -20,6 +23,9 @@ from flowcore.futures import TaskFuture
 pytestmark = [pytest.mark.slow, pytest.mark.performance]
 
 BYTES_PER_TASK = 2000
+# What takes linear time takes 16 times as long for 16 times the size, or up to three times that: so many tasks fit in
+# no cache, and threads wait for each other. What takes quadratic time takes 256 times as long.
+LINEAR = 64
 
 
 @python_app
@@ -57,9 +63,9 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def ratio(run: Callable[[int], Any], size: int) -> float:
-    """Tell how much longer four times the size takes, each at the best of five tries."""
+    """Tell how much longer 16 times the size takes, each at the best of three tries."""
     run(size // 10)
-    tries = [(seconds(lambda: run(4 * size)), seconds(lambda: run(size))) for _ in range(5)]
+    tries = [(seconds(lambda: run(16 * size)), seconds(lambda: run(size))) for _ in range(3)]
     return min(large for large, _ in tries) / min(small for _, small in tries)
 
 
@@ -68,8 +74,6 @@ class TestChains:
         assert chain(100_000, lambda: increment(0)).result() == 100_001
 
     def test_of_a_hundred_thousand_that_begin_later(self, kernel: DataFlowKernel) -> None:
-        from concurrent.futures import Future
-
         plain: Future[int] = Future()
         future = chain(100_000, lambda: increment(plain))
         plain.set_result(0)
@@ -96,13 +100,21 @@ class TestChains:
         kernel.wait_for_all_tasks()
         assert called == [2] * 2001
 
-    @pytest.mark.parametrize("begin", [lambda: increment(0), fail])
-    def test_take_linear_time(self, kernel: DataFlowKernel, begin: Any) -> None:
+    @pytest.mark.parametrize("late", [False, True], ids=["begun", "waiting"])
+    @pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+    def test_take_linear_time(self, kernel: DataFlowKernel, fails: bool, late: bool) -> None:
         def run(length: int) -> None:
-            chain(length, begin).exception()
+            root: Future[int] = Future()
+            end = partial(root.set_exception, ValueError("root")) if fails else partial(root.set_result, 0)
+            if not late:
+                end()
+            future = chain(length, lambda: increment(root))
+            if late:
+                end()
+            assert isinstance(future.exception(), DependencyError if fails else NoneType)
             kernel.wait_for_current_tasks()
 
-        assert ratio(run, 5_000) < 8  # 4 if it is linear, 16 if quadratic
+        assert ratio(run, 2_000) < LINEAR
 
 
 class TestFans:
@@ -119,7 +131,7 @@ class TestFans:
         assert total.result() == sum(range(10_001))
 
     def test_take_linear_time(self, kernel: DataFlowKernel) -> None:
-        assert ratio(lambda width: fan_in(width).result(), 5_000) < 8
+        assert ratio(lambda width: fan_in(width).result(), 2_000) < LINEAR
 
 
 class TestJoins:
