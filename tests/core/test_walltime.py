@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import select
@@ -246,6 +247,24 @@ class TestPython:
                 pass
 
         assert isinstance(body().exception(timeout=60), AppTimeout)
+
+    def test_the_clock_is_stopped_where_it_rings_while_an_exception_is_raised(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clocks: list[Any] = []
+        ring = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        me = ctypes.c_ulong(threading.get_ident())
+        monkeypatch.setattr(timing._Clock, "start", lambda clock: clocks.append(clock))
+
+        def work() -> None:
+            clocks[0].fired = True
+            # One call in C that rings and then fails by itself: no Python code runs in between.
+            list(map(ring, (me, object()), (timing._REACHED, timing._REACHED)))
+
+        with pytest.raises(AppTimeout, match="work ran longer"):
+            TimedCall(work, 600)()
+        assert clocks[0].over
+        assert not clocks[0].bell.locked()
 
     @pytest.mark.parametrize("seconds", [0.01, 0.0001])
     def test_what_is_profiled_afterwards_does_not_hang(self, seconds: float) -> None:
